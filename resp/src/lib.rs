@@ -1,0 +1,1 @@
+//! The Redis protocol, both directions, without I/O.
