@@ -5,5 +5,6 @@
 //! simulator can run many nodes in one process and reproduce a run from a seed (`clippy.toml` beside
 //! this crate guards that).
 
+pub mod ddb;
 pub mod time;
 pub mod value;
