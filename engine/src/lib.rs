@@ -4,7 +4,34 @@
 //! given by the caller. Nothing here reads a clock, opens a file or starts a thread, so that a
 //! simulator can run many nodes in one process and reproduce a run from a seed (`clippy.toml` beside
 //! this crate guards that).
+//!
+//! The way of a command: `Node::execute` -> `CommandSpec` (`command`, `commands`) -> `Keyspace` -> `Counter`.
 
+pub mod clients;
+pub mod command;
+mod commands;
+mod counter;
 pub mod ddb;
+mod error;
+mod glob;
+mod ids;
+mod keyspace;
+mod monitor;
+mod node;
+mod precision;
+mod pubsub;
+mod session;
+pub mod settings;
+mod slab;
+mod stats;
 pub mod time;
 pub mod value;
+
+pub use counter::MAX_NAME_LEN;
+pub use error::ClientError;
+pub use ids::NodeId;
+pub use keyspace::{ChangeError, Cursor, Keyspace};
+pub use node::{Node, NodeConfig, ProcessInfo, Shell, TaskResult};
+pub use precision::Precision;
+pub use session::Session;
+pub use stats::Stats;

@@ -1,0 +1,422 @@
+//! The node: everything that its threads share, and the way of a command through it.
+//!
+//! `connect` makes a session, `execute` runs one request of it, `disconnect` ends it; `run_timers` does what is
+//! due. All take `&self`; every lock inside is short and never held across a call of the shell.
+
+use crate::clients::{Client, Clients, Peer, Wake};
+use crate::command::{CommandSpec, Context, Flag, Outcome};
+use crate::commands;
+use crate::error::ClientError;
+use crate::glob::{Case, is_match};
+use crate::ids::NodeId;
+use crate::keyspace::{Cursor, Keyspace};
+use crate::monitor;
+use crate::pubsub::{Pubsub, TICK};
+use crate::session::{ReplyMode, Session};
+use crate::settings::{RenamedCommand, Settings};
+use crate::stats::Stats;
+use crate::time::{Micros, Now};
+use parking_lot::{Mutex, RwLock};
+use resp::{Protocol, ReplyWriter, Request};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Above this share of `maxmemory` no counter is made.
+const MEMORY_HIGH_MARK_PERCENT: u64 = 75;
+
+/// What the shell knows and does for the node. No call may block.
+pub trait Shell: Send + Sync {
+    /// Facts about the process for INFO.
+    fn process(&self) -> ProcessInfo;
+    /// Tells the shell that settings have changed, so that it can act on those that are its own (log level,
+    /// client limits). An error refuses the change.
+    fn settings_changed(&self, settings: &Settings) -> Result<(), String>;
+}
+
+/// Facts about the process that only the shell knows.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessInfo {
+    /// Process id.
+    pub pid: u32,
+    /// Path of the running program.
+    pub executable: String,
+    /// Path of the configuration file; empty if there is none.
+    pub config_file: String,
+    /// Resident set, bytes.
+    pub resident_bytes: u64,
+    /// CPU time in the kernel and in the program, seconds.
+    pub cpu_system_secs: f64,
+    /// See `cpu_system_secs`.
+    pub cpu_user_secs: f64,
+    /// Bytes that the allocator has given out.
+    pub allocated_bytes: u64,
+    /// Name and version of the allocator.
+    pub allocator: &'static str,
+    /// Operating system and machine, as `uname` tells.
+    pub os: String,
+    /// Threads that serve clients.
+    pub io_threads: usize,
+}
+
+/// What a node is made from.
+pub struct NodeConfig {
+    /// Its permanent name.
+    pub id: NodeId,
+    /// Names this run of the process in INFO.
+    pub run_id: [u8; 20],
+    /// Seed of the counters' hashes.
+    pub hash_seed: u64,
+    /// Settings at the start.
+    pub settings: Settings,
+    /// The moment of the start.
+    pub now: Now,
+    /// The shell around it.
+    pub shell: Arc<dyn Shell>,
+}
+
+/// A node. Shared by all threads.
+pub struct Node {
+    /// All counters.
+    pub keyspace: Keyspace,
+    /// All connections.
+    pub clients: Clients,
+    /// What INFO tells.
+    pub stats: Stats,
+    pub(crate) pubsub: Pubsub,
+    pub(crate) shell: Arc<dyn Shell>,
+    pub(crate) started: Now,
+    pub(crate) run_id: [u8; 20],
+    id: RwLock<NodeId>,
+    settings: RwLock<Arc<Settings>>,
+    commands: CommandTable,
+    next_tick: Mutex<Micros>,
+    used_memory: AtomicU64,
+    is_loading: AtomicBool,
+    sleeping_until: AtomicU64,
+}
+
+/// Commands by the names that they have on this node.
+#[derive(Debug)]
+pub(crate) struct CommandTable {
+    by_name: BTreeMap<Box<[u8]>, (u16, &'static CommandSpec)>,
+}
+
+/// Longest name of a command; longer ones are looked up no further.
+const MAX_COMMAND_LEN: usize = 64;
+
+impl CommandTable {
+    /// The table with `renames` (from, to) carried out; to an empty name means taken away.
+    fn new(renames: &[RenamedCommand]) -> CommandTable {
+        let mut by_name: BTreeMap<Box<[u8]>, _> = BTreeMap::new();
+        for (number, spec) in commands::all().enumerate() {
+            by_name.insert(spec.name.as_bytes().into(), (number as u16, spec));
+        }
+        for RenamedCommand { command: from, name: to } in renames {
+            if let Some(entry) = by_name.remove(from.to_ascii_lowercase().as_bytes())
+                && !to.is_empty()
+            {
+                by_name.insert(to.to_ascii_lowercase().into_bytes().into(), entry);
+            }
+        }
+        CommandTable { by_name }
+    }
+
+    /// The command of that name in any case, with its number in the table.
+    pub(crate) fn find(&self, name: &[u8]) -> Option<(u16, &'static CommandSpec)> {
+        let mut lower = [0; MAX_COMMAND_LEN];
+        let lower = lower.get_mut(..name.len())?;
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        self.by_name.get(&*lower).copied()
+    }
+}
+
+impl Node {
+    /// A node without counters and without company.
+    pub fn new(config: NodeConfig) -> Node {
+        Node {
+            keyspace: Keyspace::new(config.hash_seed, config.settings.default_precision),
+            clients: Clients::default(),
+            stats: Stats::new(),
+            pubsub: Pubsub::default(),
+            shell: config.shell,
+            started: config.now,
+            run_id: config.run_id,
+            id: RwLock::new(config.id),
+            commands: CommandTable::new(&config.settings.rename_command),
+            settings: RwLock::new(Arc::new(config.settings)),
+            next_tick: Mutex::new(config.now.monotonic + TICK),
+            used_memory: AtomicU64::new(0),
+            is_loading: AtomicBool::new(false),
+            sleeping_until: AtomicU64::new(0),
+        }
+    }
+
+    /// The node's permanent name.
+    pub fn id(&self) -> NodeId {
+        *self.id.read()
+    }
+
+    pub(crate) fn set_id(&self, id: NodeId) {
+        *self.id.write() = id;
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
+    }
+
+    /// Replaces settings that are no longer in force.
+    pub fn refresh_settings(&self, settings: &mut Arc<Settings>) {
+        let current = self.settings.read();
+        if !Arc::ptr_eq(&current, settings) {
+            *settings = Arc::clone(&current);
+        }
+    }
+
+    /// Puts other settings in force, once the shell has accepted them.
+    pub(crate) fn change_settings(&self, settings: Settings) -> Result<(), String> {
+        self.shell.settings_changed(&settings)?;
+        if settings.default_precision != self.keyspace.default_precision() {
+            self.keyspace
+                .set_default_precision(settings.default_precision)
+                .map_err(|error| ClientError::from(error).to_string())?;
+        }
+        *self.settings.write() = Arc::new(settings);
+        Ok(())
+    }
+
+    pub(crate) fn commands(&self) -> &CommandTable {
+        &self.commands
+    }
+
+    /// Whether a further counter may be made under `maxmemory`.
+    pub fn has_room(&self) -> bool {
+        !self.stats.is_memory_full()
+    }
+
+    /// Tells the node how many bytes the allocator has given out; the shell does so many times a second.
+    pub fn note_used_memory(&self, bytes: u64) {
+        self.used_memory.store(bytes, Ordering::Relaxed);
+        let limit = self.settings().maxmemory_bytes;
+        let is_full = limit > 0 && bytes > limit / 100 * MEMORY_HIGH_MARK_PERCENT;
+        self.stats.set_memory_full(is_full, bytes);
+    }
+
+    /// While true, only commands marked for it are executed.
+    pub fn set_loading(&self, is_loading: bool) {
+        self.is_loading.store(is_loading, Ordering::Relaxed);
+    }
+
+    /// Whether counters are still being loaded.
+    pub fn is_loading(&self) -> bool {
+        self.is_loading.load(Ordering::Relaxed)
+    }
+
+    /// Until when nobody is served (DEBUG SLEEP); in the past when everybody is.
+    pub fn sleeping_until(&self) -> Micros {
+        Micros(self.sleeping_until.load(Ordering::Relaxed))
+    }
+
+    /// Serves nobody until `until`.
+    pub fn sleep_until(&self, until: Micros) {
+        self.sleeping_until.fetch_max(until.0, Ordering::Relaxed);
+    }
+
+    /// Begins a conversation.
+    pub fn connect(&self, peer: Peer, fd: i32, now: Now, wake: Wake) -> Session {
+        self.stats.note_connection();
+        Session::new(self.clients.connect(peer, fd, now.monotonic, wake))
+    }
+
+    /// Ends a conversation.
+    pub fn disconnect(&self, session: Session, now: Now) {
+        self.pubsub.forget(&session.client, &self.keyspace, &self.clients, now.monotonic);
+    }
+
+    /// Executes one request and writes its reply to the end of `out`.
+    pub fn execute(
+        &self,
+        session: &mut Session,
+        request: Request<'_>,
+        settings: &Settings,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let start = out.len();
+        let reply_mode = session.reply_mode;
+        let result = self.dispatch(session, request, settings, now, out);
+        let outcome = result.unwrap_or_else(|error| {
+            out.truncate(start);
+            error.write(&mut ReplyWriter::new(out, session.protocol));
+            self.stats.note_error();
+            Outcome::Done
+        });
+        match reply_mode {
+            ReplyMode::On => {}
+            ReplyMode::SkipNext => {
+                out.truncate(start);
+                if session.reply_mode == ReplyMode::SkipNext {
+                    session.reply_mode = ReplyMode::On;
+                }
+            }
+            ReplyMode::Off if session.reply_mode == ReplyMode::Off => out.truncate(start),
+            ReplyMode::Off => {}
+        }
+        outcome
+    }
+
+    fn dispatch(
+        &self,
+        session: &mut Session,
+        request: Request<'_>,
+        settings: &Settings,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, ClientError> {
+        if request.name().eq_ignore_ascii_case(b"QUIT") {
+            ReplyWriter::new(out, session.protocol).status("OK");
+            return Ok(Outcome::Close);
+        }
+        let (number, command) = self
+            .commands
+            .find(request.name())
+            .ok_or_else(|| ClientError::quoting("ERR unknown command '", request.name(), "'"))?;
+        session.client.note_command(now.monotonic, number);
+        self.stats.note_call(number);
+        let run = resolve(command, &request)?;
+        self.check_allowed(session, run, settings)?;
+        if run.has(Flag::Write) && self.clients.writes_paused_until() > now.monotonic {
+            return Ok(Outcome::Later(self.clients.writes_paused_until()));
+        }
+        if self.clients.has_monitors() && !run.has(Flag::SkipMonitor) {
+            self.clients.tell_monitors(&monitor::line(&session.client, &request, now));
+            if session.client.is_monitor() {
+                session.client.drain_outbox(out);
+            }
+        }
+        let reply = ReplyWriter::new(out, session.protocol);
+        (run.run)(&mut Context { node: self, session, request, now, reply, settings })
+    }
+
+    /// The checks behind the number of arguments, in the order that clients know.
+    fn check_allowed(
+        &self,
+        session: &Session,
+        command: &CommandSpec,
+        settings: &Settings,
+    ) -> Result<(), ClientError> {
+        if !settings.requirepass.is_empty() && !session.has_authenticated && !command.has(Flag::NoAuth) {
+            return Err(ClientError::NoAuth);
+        }
+        if session.client.subscription_count() > 0
+            && session.protocol == Protocol::Resp2
+            && !command.has(Flag::WhileSubscribed)
+        {
+            return Err(ClientError::text(
+                "ERR only SUBSCRIBE / ISUBSCRIBE / UNSUBSCRIBE / QUIT allowed in this context",
+            ));
+        }
+        if self.is_loading() && !command.has(Flag::Loading) {
+            return Err(ClientError::text("LOADING Discnt is loading the dataset in memory"));
+        }
+        Ok(())
+    }
+
+    /// Does a piece of KEYS: looks at a bounded number of counters and adds the names that match. Returns where to go on,
+    /// zero at the end.
+    pub fn keys_step(&self, pattern: &[u8], cursor: Cursor, names: &mut Vec<Box<[u8]>>) -> Cursor {
+        /// Counters looked at before other clients of the thread get their turn: about half a millisecond.
+        const STEP: u64 = 8_192;
+        self.keyspace.walk(cursor, STEP, |counter| {
+            if is_match(pattern, counter.name(), Case::Exact) {
+                names.push(counter.name().into());
+            }
+        })
+    }
+
+    /// Deletes every counter here, and with it every subscription.
+    pub(crate) fn flush(&self) {
+        self.keyspace.clear();
+        self.pubsub.end_all();
+    }
+
+    /// The next moment at which `run_timers` has something to do.
+    pub fn deadline(&self) -> Micros {
+        *self.next_tick.lock()
+    }
+
+    /// Does what is due: messages to subscribers, removal of counters at zero.
+    pub fn run_timers(&self, now: Now) {
+        let mut next = self.next_tick.lock();
+        if now.monotonic < *next {
+            return;
+        }
+        *next = *next + TICK;
+        if *next <= now.monotonic {
+            *next = now.monotonic + TICK;
+        }
+        drop(next);
+        self.pubsub.tick(&self.keyspace, now.monotonic);
+        self.keyspace.collect_zeros(now.monotonic);
+        self.stats.sample_rates(now.monotonic);
+    }
+
+    /// Writes the reply of a task that the shell has finished.
+    pub fn finish(&self, session: &Session, result: TaskResult, out: &mut Vec<u8>) {
+        if session.reply_mode != ReplyMode::On {
+            return;
+        }
+        let mut reply = ReplyWriter::new(out, session.protocol);
+        match result {
+            TaskResult::Ok => reply.status("OK"),
+            TaskResult::Status(text) => reply.status(text),
+            TaskResult::Error(text) => reply.error(text),
+            TaskResult::Names(names) => {
+                reply.array(names.len());
+                names.iter().for_each(|name| reply.bulk(name));
+            }
+        }
+    }
+}
+
+/// What became of a `Task`.
+#[derive(Debug)]
+pub enum TaskResult {
+    /// `OK`
+    Ok,
+    /// Another status.
+    Status(&'static str),
+    /// An error, code included.
+    Error(String),
+    /// Names that matched.
+    Names(Vec<Box<[u8]>>),
+}
+
+/// The command itself or the subcommand that the request names, if the number of words is right for it.
+fn resolve(
+    command: &'static CommandSpec,
+    request: &Request<'_>,
+) -> Result<&'static CommandSpec, ClientError> {
+    if !command.accepts(request.len()) {
+        return Err(ClientError::Arity(command.name));
+    }
+    if command.subcommands.is_empty() {
+        return Ok(command);
+    }
+    let asked = request.arg(1);
+    match command.subcommands.iter().find(|sub| asked.eq_ignore_ascii_case(sub.name.as_bytes())) {
+        None => Ok(command),
+        Some(sub) if sub.accepts(request.len() - 1) => Ok(sub),
+        // What the container answers is the original's text for a wrong number of arguments too.
+        Some(_) => Ok(command),
+    }
+}
+
+impl Client {
+    /// Whether nothing was asked by it for longer than `limit`, and it is one of those that must ask.
+    pub fn is_idle_beyond(&self, limit: Micros, now: Micros) -> bool {
+        now.since(self.last_active()) > limit && self.subscription_count() == 0 && !self.is_monitor()
+    }
+}

@@ -1,0 +1,143 @@
+//! How far a published line may stray: an absolute amount or a share of the value.
+//!
+//! Few different precisions are in use at a time, so counters hold a two-byte number into a table.
+
+use crate::counter::PrecisionId;
+use crate::value::Value;
+use std::fmt;
+
+/// The allowed deviation of a published line from the truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precision {
+    /// In the counter's own unit, zero or more.
+    Absolute(Value),
+    /// A percentage of the counter's value, zero or more.
+    Percent(Value),
+}
+
+/// All numbers of the precision table are taken: `PrecisionTable::CAPACITY` different ones are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyPrecisions;
+
+impl Precision {
+    /// What a node uses when nothing else is configured.
+    pub const DEFAULT: Precision = Precision::Absolute(Value::ONE);
+
+    /// Highest percentage.
+    pub const MAX_PERCENT: Value = Value::from_integer(100);
+
+    /// Reads a number, or a number followed directly by `%`; `None` if it is anything else, negative or too large.
+    pub fn parse(text: &[u8]) -> Option<Precision> {
+        let (number, is_percent) = match text.strip_suffix(b"%") {
+            Some(number) => (number, true),
+            None => (text, false),
+        };
+        let value = Value::parse(number).ok().filter(|value| *value >= Value::ZERO)?;
+        match is_percent {
+            true => (value <= Precision::MAX_PERCENT).then_some(Precision::Percent(value)),
+            false => Some(Precision::Absolute(value)),
+        }
+    }
+
+    /// Writes it in a way that `parse` reads back to the same precision.
+    pub fn text(self) -> Vec<u8> {
+        self.to_string().into_bytes()
+    }
+
+    /// The allowed deviation in units of 10^-17 for a shard of this size.
+    pub fn allowed_units(self, shard: Value) -> i128 {
+        match self {
+            Precision::Absolute(value) => value.units(),
+            // The whole hundreds first: each product below stays within 128 bits.
+            Precision::Percent(percent) => {
+                let hundred = 100 * Value::ONE.units();
+                let (whole, rest) = (percent.units() / hundred, percent.units() % hundred);
+                let size = shard.units().abs();
+                let part = (size / hundred) * rest + (size % hundred) * rest / hundred;
+                size.saturating_mul(whole).saturating_add(part)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Precision::Absolute(value) => value.fmt(f),
+            Precision::Percent(value) => write!(f, "{value}%"),
+        }
+    }
+}
+
+/// The precisions in use, by number.
+#[derive(Debug)]
+pub(crate) struct PrecisionTable {
+    precisions: Vec<Precision>,
+}
+
+impl PrecisionTable {
+    /// Most different precisions on one node.
+    pub(crate) const CAPACITY: usize = u16::MAX as usize;
+
+    pub(crate) fn new() -> PrecisionTable {
+        PrecisionTable { precisions: Vec::new() }
+    }
+
+    /// The number of a precision, given to it at first use.
+    pub(crate) fn id(&mut self, precision: Precision) -> Result<PrecisionId, TooManyPrecisions> {
+        if let Some(number) = self.precisions.iter().position(|&p| p == precision) {
+            return Ok(PrecisionId(number as u16));
+        }
+        if self.precisions.len() == PrecisionTable::CAPACITY {
+            return Err(TooManyPrecisions);
+        }
+        self.precisions.push(precision);
+        Ok(PrecisionId((self.precisions.len() - 1) as u16))
+    }
+
+    pub(crate) fn precision(&self, id: PrecisionId) -> Precision {
+        self.precisions[usize::from(id.0)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(precision: &str, shard: &str) -> Value {
+        let precision = Precision::parse(precision.as_bytes()).unwrap();
+        Value::from_units(precision.allowed_units(Value::parse(shard.as_bytes()).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn a_percentage_is_a_share_of_the_value() {
+        for (precision, shard, expected) in [
+            ("5%", "200", "10"),
+            ("1%", "-1000", "10"),
+            ("0.5%", "3", "0.015"),
+            ("100%", "1e20", "1e20"),
+            ("1%", "1e20", "1e18"),
+            ("0%", "7", "0"),
+            ("3", "1e20", "3"),
+        ] {
+            assert_eq!(
+                allowed(precision, shard).to_string(),
+                Value::parse(expected.as_bytes()).unwrap().to_string()
+            );
+        }
+    }
+
+    #[test]
+    fn precisions_print_as_they_were_given() {
+        for text in ["0", "0.1", "5%", "0.25%", "12345678.5"] {
+            assert_eq!(Precision::parse(text.as_bytes()).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn negative_and_odd_precisions_are_refused() {
+        for text in ["-1", "-0.1%", "%", "x%", "", "5%%", "inf", "nan"] {
+            assert!(Precision::parse(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+}

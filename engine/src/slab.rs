@@ -1,0 +1,169 @@
+//! A chunked arena: entries never move while they live, so an index is a stable handle.
+//!
+//! Grows by one chunk at a time (no doubling, no copy, little slack) and gives a chunk back once all of
+//! its entries are gone. SCAN cursors, snapshots and dirty lists rely on indices that stay put.
+//!
+//! Lacks on purpose: generations in handles. An index may be reused after removal; holders check for
+//! themselves that the entry is still the one they meant.
+
+/// Entries per chunk.
+const CHUNK_LEN: usize = 32;
+
+/// The arena. Indices are `u32`, so it holds at most 2^32 - 1 entries.
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    chunks: Vec<Option<Chunk<T>>>,
+    /// Indices of vacant places in chunks that exist, last freed first.
+    vacant: Vec<u32>,
+    /// Chunk numbers whose memory was given back.
+    missing: Vec<u32>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Chunk<T> {
+    places: Vec<Option<T>>,
+    live: usize,
+}
+
+impl<T> Slab<T> {
+    pub(crate) const fn new() -> Slab<T> {
+        Slab { chunks: Vec::new(), vacant: Vec::new(), missing: Vec::new(), len: 0 }
+    }
+
+    /// How many entries live here.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// One more than the highest index ever handed out and not given back.
+    pub(crate) fn bound(&self) -> u32 {
+        (self.chunks.len() * CHUNK_LEN) as u32
+    }
+
+    pub(crate) fn get(&self, index: u32) -> Option<&T> {
+        let (chunk, place) = split(index);
+        self.chunks.get(chunk)?.as_ref()?.places.get(place)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+        let (chunk, place) = split(index);
+        self.chunks.get_mut(chunk)?.as_mut()?.places.get_mut(place)?.as_mut()
+    }
+
+    /// Stores `entry` and returns its handle.
+    pub(crate) fn insert(&mut self, entry: T) -> u32 {
+        self.len += 1;
+        if let Some(index) = self.vacant.pop() {
+            let (chunk, place) = split(index);
+            let chunk = self.chunks[chunk].as_mut().expect("vacant places lie in chunks that exist");
+            chunk.places[place] = Some(entry);
+            chunk.live += 1;
+            return index;
+        }
+        let number = self.chunk_with_room();
+        let chunk = self.chunks[number].as_mut().expect("chunk_with_room made it");
+        chunk.places.push(Some(entry));
+        chunk.live += 1;
+        (number * CHUNK_LEN + chunk.places.len() - 1) as u32
+    }
+
+    /// The number of a chunk whose vector is not yet full: the last one, a missing one or a new one.
+    fn chunk_with_room(&mut self) -> usize {
+        if let Some(last) = self.chunks.len().checked_sub(1)
+            && self.chunks[last].as_ref().is_some_and(|c| c.places.len() < CHUNK_LEN)
+        {
+            return last;
+        }
+        let chunk = Chunk { places: Vec::with_capacity(CHUNK_LEN), live: 0 };
+        if let Some(number) = self.missing.pop() {
+            // All of its places are pushed at once so that only the last chunk is ever partly filled.
+            let number = number as usize;
+            let mut chunk = chunk;
+            chunk.places.resize_with(CHUNK_LEN, || None);
+            chunk.places.pop();
+            let base = (number * CHUNK_LEN) as u32;
+            self.vacant.extend((0..CHUNK_LEN as u32 - 1).rev().map(|place| base + place));
+            self.chunks[number] = Some(chunk);
+            return number;
+        }
+        self.chunks.push(Some(chunk));
+        self.chunks.len() - 1
+    }
+
+    /// Takes the entry out; its index may be handed out again.
+    pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
+        let (number, place) = split(index);
+        let chunk = self.chunks.get_mut(number)?.as_mut()?;
+        let entry = chunk.places.get_mut(place)?.take()?;
+        chunk.live -= 1;
+        self.len -= 1;
+        if chunk.live == 0 && chunk.places.len() == CHUNK_LEN {
+            self.vacant.retain(|&v| split(v).0 != number);
+            self.chunks[number] = None;
+            self.missing.push(number as u32);
+        } else {
+            self.vacant.push(index);
+        }
+        Some(entry)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Slab::new();
+    }
+}
+
+fn split(index: u32) -> (usize, usize) {
+    (index as usize / CHUNK_LEN, index as usize % CHUNK_LEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn handles_stay_valid_while_others_come_and_go() {
+        let mut slab = Slab::new();
+        let mut model = BTreeMap::new();
+        let mut state = 42u64;
+        for step in 0..200_000u64 {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let pick = (state >> 33) as usize;
+            let growing = (step / 20_000) % 2 == 0;
+            if model.is_empty() || pick % 100 < if growing { 60 } else { 40 } {
+                let index = slab.insert(step);
+                assert!(model.insert(index, step).is_none(), "index {index} handed out twice");
+            } else {
+                let index = *model.keys().nth(pick % model.len().min(50)).unwrap();
+                assert_eq!(slab.remove(index), model.remove(&index));
+            }
+            assert_eq!(slab.len(), model.len());
+        }
+        for (&index, &entry) in &model {
+            assert_eq!(slab.get(index), Some(&entry));
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back_when_a_chunk_empties() {
+        let mut slab = Slab::new();
+        let indices: Vec<u32> = (0..10_000).map(|n| slab.insert(n)).collect();
+        for index in indices {
+            slab.remove(index);
+        }
+        assert!(slab.chunks.iter().flatten().count() <= 1);
+        let again = slab.insert(7);
+        assert_eq!(slab.get(again), Some(&7));
+    }
+
+    #[test]
+    fn a_removed_index_is_empty() {
+        let mut slab = Slab::new();
+        let index = slab.insert("x");
+        assert_eq!(slab.remove(index), Some("x"));
+        assert_eq!(slab.get(index), None);
+        assert_eq!(slab.remove(index), None);
+        assert_eq!(slab.get(12345), None);
+    }
+}

@@ -1,0 +1,372 @@
+//! One client's connection: reads all that has arrived, executes every complete command in it, writes once.
+//!
+//! Lacks on purpose: any knowledge of commands. The engine decides; this file moves bytes and waits. An idle
+//! connection holds no buffers: reads and replies go through the worker's scratch space, and only what could
+//! not be executed or sent yet is kept.
+
+use crate::worker::Worker;
+use engine::clients::ClientKind;
+use engine::command::{Outcome, Task};
+use engine::settings::Settings;
+use engine::time::Micros;
+use engine::{Session, TaskResult};
+use resp::{Decoded, Limits, ReplyWriter, RequestDecoder};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Bytes read at a time, and the scratch space of a worker.
+pub(crate) const READ_LEN: usize = 64 * 1024;
+
+/// Most bytes of requests that wait unexecuted on one connection (as Redis's query buffer limit).
+const MAX_WAITING_INPUT: usize = 1024 * 1024 * 1024;
+
+/// Most bytes of replies that wait for one client to read, whatever `client-output-buffer-limit` allows.
+const MAX_WAITING_OUTPUT: usize = 1024 * 1024 * 1024;
+
+/// Most bytes executed in a row before other connections of the thread get their turn.
+const MAX_TURN: usize = 1024 * 1024;
+
+/// How long a stopping server goes on writing to a client that reads slowly.
+const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// A client's socket.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over the unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+}
+
+/// Why a connection ended; for the log at debug level.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// The client closed it.
+    ClosedByClient,
+    /// QUIT, a protocol error, CLIENT KILL or the like: we closed it after the last reply.
+    ClosedByUs,
+    /// The client does not read its replies.
+    OutputTooLarge,
+    /// The client sent more than may wait.
+    InputTooLarge,
+    /// The socket failed.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Ending {
+    fn from(error: io::Error) -> Ending {
+        Ending::Failed(error)
+    }
+}
+
+/// What the connection does next.
+enum Step {
+    /// Wait for bytes, for room to write, or for somebody's message.
+    WaitForEvents,
+    /// More is there; go on after others had their turn.
+    TakeTurns,
+    /// Go on at that moment or when woken.
+    WaitUntil(Micros),
+    /// Do this, then go on.
+    WaitForTask(Task),
+    /// Send what is written, then end.
+    Close,
+}
+
+pub(crate) struct Connection {
+    worker: Rc<Worker>,
+    stream: Stream,
+    session: Session,
+    decoder: RequestDecoder,
+    settings: Arc<Settings>,
+    /// Received and not executed.
+    input: Vec<u8>,
+    /// Written and not sent; the first `sent` bytes have gone.
+    output: Vec<u8>,
+    sent: usize,
+    /// Since when the output has been above the soft limit.
+    over_soft_since: Option<Micros>,
+    is_eof: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(worker: Rc<Worker>, stream: Stream, session: Session) -> Connection {
+        let settings = worker.node.settings();
+        Connection {
+            worker,
+            stream,
+            session,
+            decoder: RequestDecoder::new(Limits::default()),
+            settings,
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            over_soft_since: None,
+            is_eof: false,
+        }
+    }
+
+    /// Serves the client until one side ends it.
+    pub(crate) async fn serve(mut self, waker: Arc<atomic_waker::AtomicWaker>) {
+        let ending = self.run(&waker).await;
+        log::debug!("client {} left: {ending:?}", self.session.client().id);
+        self.worker.node.disconnect(self.session, self.worker.now());
+    }
+
+    async fn run(&mut self, waker: &atomic_waker::AtomicWaker) -> Ending {
+        let mut step = Step::WaitForEvents;
+        loop {
+            let done = match step {
+                Step::WaitForEvents => self.wait_for_events(waker).await,
+                Step::TakeTurns => {
+                    tokio::task::yield_now().await;
+                    self.execute_waiting()
+                }
+                Step::WaitUntil(moment) => {
+                    self.wait_until(moment, waker).await;
+                    self.execute_waiting()
+                }
+                Step::WaitForTask(task) => {
+                    let result = self.worker.run_task(task).await;
+                    self.finish_task(result);
+                    self.execute_waiting()
+                }
+                Step::Close => return self.close().await,
+            };
+            step = match done {
+                Ok(step) => step,
+                Err(ending) => return ending,
+            };
+            if self.session.client().is_killed() {
+                return Ending::ClosedByUs;
+            }
+            if self.worker.is_stopping() && matches!(step, Step::WaitForEvents | Step::WaitUntil(_)) {
+                step = Step::Close;
+            }
+        }
+    }
+
+    /// Waits until something can be done and does it: sends what waits, reads what has come and executes it.
+    async fn wait_for_events(&mut self, waker: &atomic_waker::AtomicWaker) -> Result<Step, Ending> {
+        poll_fn(|cx| {
+            waker.register(cx.waker());
+            let client = Arc::clone(self.session.client());
+            if client.is_killed() {
+                return Poll::Ready(Err(Ending::ClosedByUs));
+            }
+            client.drain_outbox(&mut self.output);
+            self.poll_flush(cx)?;
+            self.check_output()?;
+            let worker = Rc::clone(&self.worker);
+            let mut scratch = worker.scratch.borrow_mut();
+            let mut buf = ReadBuf::new(&mut scratch);
+            match self.stream.poll_read(cx, &mut buf) {
+                Poll::Pending if worker.is_stopping() => Poll::Ready(Ok(Step::Close)),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => {
+                    self.is_eof = true;
+                    Poll::Ready(Err(Ending::ClosedByClient))
+                }
+                Poll::Ready(Ok(())) => {
+                    let step = self.execute_arrived(buf.filled());
+                    self.poll_flush(cx)?;
+                    Poll::Ready(step)
+                }
+            }
+        })
+        .await
+    }
+
+    /// Executes what has arrived, behind what was waiting.
+    fn execute_arrived(&mut self, bytes: &[u8]) -> Result<Step, Ending> {
+        if !self.input.is_empty() {
+            self.input.extend_from_slice(bytes);
+            return self.execute_waiting();
+        }
+        let (step, consumed) = self.execute(bytes);
+        self.input.extend_from_slice(&bytes[consumed..]);
+        self.note_input()?;
+        Ok(step)
+    }
+
+    /// Executes what was waiting.
+    fn execute_waiting(&mut self) -> Result<Step, Ending> {
+        if self.input.is_empty() {
+            return Ok(Step::WaitForEvents);
+        }
+        let input = std::mem::take(&mut self.input);
+        let (step, consumed) = self.execute(&input);
+        self.input = input;
+        if consumed == self.input.len() {
+            self.input = Vec::new();
+        } else {
+            self.input.drain(..consumed);
+        }
+        self.note_input()?;
+        Ok(step)
+    }
+
+    fn note_input(&self) -> Result<(), Ending> {
+        let len = self.input.len();
+        self.session.client().query_bytes.store(len.min(u32::MAX as usize) as u32, Ordering::Relaxed);
+        if len > MAX_WAITING_INPUT { Err(Ending::InputTooLarge) } else { Ok(()) }
+    }
+
+    /// Executes every complete command in `bytes`; returns what to do next and how many bytes are done with.
+    fn execute(&mut self, bytes: &[u8]) -> (Step, usize) {
+        let worker = Rc::clone(&self.worker);
+        let node = &*worker.node;
+        let now = worker.now();
+        node.refresh_settings(&mut self.settings);
+        self.worker.lend_output(&mut self.output);
+        let (mut consumed, output_before) = (0, self.output.len());
+        let step = loop {
+            let held_until = node.sleeping_until().max(node.clients.paused_until());
+            if held_until > now.monotonic && consumed < bytes.len() {
+                break Step::WaitUntil(held_until);
+            }
+            if consumed >= MAX_TURN {
+                break Step::TakeTurns;
+            }
+            match self.decoder.decode(&bytes[consumed..]) {
+                Ok(Decoded::Incomplete { consumed: skipped, .. }) => {
+                    consumed += skipped;
+                    break Step::WaitForEvents;
+                }
+                Ok(Decoded::Complete { request, consumed: used }) => {
+                    let outcome =
+                        node.execute(&mut self.session, request, &self.settings, now, &mut self.output);
+                    if let Outcome::Later(moment) = outcome {
+                        self.decoder = RequestDecoder::new(Limits::default());
+                        break Step::WaitUntil(moment);
+                    }
+                    consumed += used;
+                    match outcome {
+                        Outcome::Done => {}
+                        Outcome::Close => break Step::Close,
+                        Outcome::Wait(task) => break Step::WaitForTask(task),
+                        Outcome::Later(_) => unreachable!("handled above"),
+                        Outcome::SettingsChanged => node.refresh_settings(&mut self.settings),
+                    }
+                }
+                Err(error) => {
+                    ReplyWriter::new(&mut self.output, self.session.protocol())
+                        .error(format_args!("ERR {error}"));
+                    break Step::Close;
+                }
+            }
+        };
+        node.stats.note_traffic(consumed, self.output.len() - output_before);
+        (step, consumed)
+    }
+
+    /// Sends as much as the socket takes.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        while self.sent < self.output.len() {
+            match self.stream.poll_write(cx, &self.output[self.sent..]) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => return Err(Ending::ClosedByClient),
+                Poll::Ready(Ok(len)) => self.sent += len,
+                Poll::Ready(Err(error)) => return Err(error.into()),
+            }
+        }
+        if self.sent == self.output.len() {
+            self.worker.recycle(&mut self.output);
+            self.sent = 0;
+        } else if self.sent > READ_LEN {
+            self.output.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.session.client().output_bytes.store(self.output.len() - self.sent, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends a client that does not read what it asked for.
+    fn check_output(&mut self) -> Result<(), Ending> {
+        let waiting = self.output.len() - self.sent;
+        if waiting == 0 {
+            self.over_soft_since = None;
+            return Ok(());
+        }
+        let limits = &self.worker.node.settings().client_output_buffer_limit;
+        let limit = match self.session.client().kind() {
+            ClientKind::Normal => &limits.normal,
+            ClientKind::Pubsub => &limits.pubsub,
+        };
+        let now = self.worker.now().monotonic;
+        let is_over_soft = limit.soft_bytes > 0 && waiting as u64 > limit.soft_bytes;
+        let since = is_over_soft.then(|| *self.over_soft_since.get_or_insert(now));
+        self.over_soft_since = since;
+        let is_over_hard = limit.hard_bytes > 0 && waiting as u64 > limit.hard_bytes;
+        let is_soft_expired =
+            since.is_some_and(|since| now.since(since) > Micros::from_secs(limit.soft_secs.into()));
+        if is_over_hard || is_soft_expired || waiting > MAX_WAITING_OUTPUT {
+            log::warn!(
+                "client {} ({}) closed: {waiting} bytes of replies wait to be read, over client-output-buffer-limit",
+                self.session.client().id,
+                self.session.client().peer,
+            );
+            return Err(Ending::OutputTooLarge);
+        }
+        Ok(())
+    }
+
+    /// Waits for a moment, a wake-up, or the end of the connection; goes on sending meanwhile.
+    async fn wait_until(&mut self, moment: Micros, waker: &atomic_waker::AtomicWaker) {
+        let left = moment.since(self.worker.now().monotonic);
+        let sleep = tokio::time::sleep(std::time::Duration::from_micros(left.0));
+        tokio::pin!(sleep);
+        let mut is_first = true;
+        poll_fn(|cx| {
+            waker.register(cx.waker());
+            let woken = !std::mem::take(&mut is_first);
+            if woken || self.poll_flush(cx).is_err() || self.session.client().is_killed() {
+                return Poll::Ready(());
+            }
+            ready!(sleep.as_mut().poll(cx));
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn finish_task(&mut self, result: Option<TaskResult>) {
+        if let Some(result) = result {
+            self.worker.node.finish(&self.session, result, &mut self.output);
+        }
+    }
+
+    /// Sends what is written, for at most `DRAIN_LIMIT`.
+    async fn close(&mut self) -> Ending {
+        let flush = poll_fn(|cx| {
+            if let Err(ending) = self.poll_flush(cx) {
+                return Poll::Ready(ending);
+            }
+            if self.output.is_empty() { Poll::Ready(Ending::ClosedByUs) } else { Poll::Pending }
+        });
+        tokio::time::timeout(DRAIN_LIMIT, flush).await.unwrap_or(Ending::OutputTooLarge)
+    }
+}

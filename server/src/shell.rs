@@ -1,0 +1,113 @@
+//! What the engine asks of the process around it: facts for INFO, the configuration file, the end.
+
+use engine::command::SaveOnExit;
+use engine::settings::Settings;
+use engine::time::{Micros, Now};
+use engine::{ProcessInfo, Shell};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tikv_jemalloc_ctl::{epoch, stats};
+use tokio::sync::mpsc;
+
+/// The process's clock. Its monotonic part starts a little above zero so that zero can mean "never".
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Clock {
+        Clock { start: Instant::now() }
+    }
+
+    /// The present.
+    pub(crate) fn now(&self) -> Now {
+        let monotonic = Micros(self.start.elapsed().as_micros() as u64) + Micros::from_secs(1);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { monotonic, unix: Micros(unix.as_micros() as u64) }
+    }
+}
+
+/// The server's side of `engine::Shell`.
+#[derive(Debug)]
+pub(crate) struct ServerShell {
+    config_file: Option<PathBuf>,
+    io_threads: usize,
+    shutdown: mpsc::UnboundedSender<SaveOnExit>,
+    os: OnceLock<String>,
+}
+
+impl ServerShell {
+    pub(crate) fn new(
+        config_file: Option<PathBuf>,
+        io_threads: usize,
+        shutdown: mpsc::UnboundedSender<SaveOnExit>,
+    ) -> ServerShell {
+        ServerShell { config_file, io_threads, shutdown, os: OnceLock::new() }
+    }
+
+    /// Asks the main thread to end the process.
+    pub(crate) fn request_shutdown(&self, save: SaveOnExit) {
+        if self.shutdown.send(save).is_err() {
+            log::debug!("the server is already on its way out");
+        }
+    }
+
+    /// Writes the settings into the configuration file: a temporary file beside it, synced, then renamed over it.
+    ///
+    /// # Errors
+    /// A text for the client; the file is then as it was.
+    pub(crate) fn rewrite_config(&self, settings: &Settings) -> Result<(), String> {
+        let path = self.config_file.as_ref().ok_or("The server is running without a config file")?;
+        crate::config::rewrite_file(path, settings).map_err(|error| error.to_string())
+    }
+}
+
+/// Bytes that the allocator has given out at this moment.
+pub(crate) fn allocated_bytes() -> u64 {
+    // The figures are a snapshot that is renewed by advancing the epoch; neither call fails once jemalloc runs.
+    epoch::advance().ok();
+    stats::allocated::read().unwrap_or(0) as u64
+}
+
+impl Shell for ServerShell {
+    fn process(&self) -> ProcessInfo {
+        let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok();
+        let secs = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        ProcessInfo {
+            pid: std::process::id(),
+            executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
+            config_file: self.config_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            resident_bytes: resident_bytes().unwrap_or(0),
+            cpu_system_secs: usage.map_or(0.0, |usage| secs(usage.system_time())),
+            cpu_user_secs: usage.map_or(0.0, |usage| secs(usage.user_time())),
+            allocated_bytes: allocated_bytes(),
+            allocator: "jemalloc-5.3.0",
+            os: self.os.get_or_init(operating_system).clone(),
+            io_threads: self.io_threads,
+        }
+    }
+
+    fn settings_changed(&self, settings: &Settings) -> Result<(), String> {
+        crate::logging::set_level(settings.loglevel);
+        Ok(())
+    }
+}
+
+/// The resident set as the kernel counts it.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
+fn operating_system() -> String {
+    nix::sys::utsname::uname().map_or_else(
+        |_| String::from("unknown"),
+        |name| {
+            let part = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+            format!("{} {} {}", part(name.sysname()), part(name.release()), part(name.machine()))
+        },
+    )
+}

@@ -1,0 +1,154 @@
+//! An I/O thread: a current-thread runtime with its own connections.
+
+use crate::connection::{Connection, READ_LEN, Stream};
+use crate::shell::{Clock, ServerShell};
+use engine::clients::Peer;
+use engine::command::Task;
+use engine::time::Now;
+use engine::{Node, TaskResult};
+use std::cell::RefCell;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+/// A connection on its way from the acceptor to a worker.
+pub(crate) enum Accepted {
+    /// Over TCP.
+    Tcp(std::net::TcpStream),
+    /// Over the unix socket at this path.
+    Unix(std::os::unix::net::UnixStream, String),
+}
+
+/// What all connections of one thread share.
+pub(crate) struct Worker {
+    pub(crate) node: Arc<Node>,
+    pub(crate) shell: Arc<ServerShell>,
+    pub(crate) scratch: RefCell<Vec<u8>>,
+    spare_output: RefCell<Vec<u8>>,
+    is_stopping: Arc<AtomicBool>,
+    clock: Clock,
+}
+
+/// Largest output buffer that is kept for the next connection.
+const MAX_SPARE_OUTPUT: usize = 256 * 1024;
+
+impl Worker {
+    /// The present.
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Whether the server is on its way out.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Gives a connection that holds no output buffer the thread's spare one.
+    pub(crate) fn lend_output(&self, output: &mut Vec<u8>) {
+        if output.capacity() == 0 {
+            *output = self.spare_output.take();
+        }
+    }
+
+    /// Takes back an output buffer whose bytes have gone, so that a connection at rest holds none.
+    pub(crate) fn recycle(&self, output: &mut Vec<u8>) {
+        let mut output = std::mem::take(output);
+        output.clear();
+        if output.capacity() <= MAX_SPARE_OUTPUT && output.capacity() > self.spare_output.borrow().capacity()
+        {
+            self.spare_output.replace(output);
+        }
+    }
+
+    /// Does what a command has asked the shell to do; `None`: there is no reply.
+    pub(crate) async fn run_task(&self, task: Task) -> Option<TaskResult> {
+        match task {
+            Task::RewriteConfig => {
+                let shell = Arc::clone(&self.shell);
+                let settings = self.node.settings();
+                let done = tokio::task::spawn_blocking(move || shell.rewrite_config(&settings)).await;
+                Some(match done.expect("rewriting does not panic") {
+                    Ok(()) => TaskResult::Ok,
+                    Err(error) => TaskResult::Error(format!("ERR Rewriting config file: {error}")),
+                })
+            }
+            Task::Keys(pattern) => {
+                let (mut names, mut cursor) = (Vec::new(), 0);
+                loop {
+                    cursor = self.node.keys_step(&pattern, cursor, &mut names);
+                    if cursor == 0 {
+                        return Some(TaskResult::Names(names));
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            Task::Sleep(duration) => {
+                self.node.sleep_until(self.now().monotonic + duration);
+                tokio::time::sleep(std::time::Duration::from_micros(duration.0)).await;
+                Some(TaskResult::Ok)
+            }
+            Task::Shutdown(save) => {
+                self.shell.request_shutdown(save);
+                None
+            }
+            Task::Save => Some(TaskResult::Error("ERR not built yet".into())),
+            Task::SaveInBackground => Some(TaskResult::Error("ERR not built yet".into())),
+        }
+    }
+}
+
+/// Runs an I/O thread until the acceptor hangs up and the last of its connections has ended.
+pub(crate) fn run(
+    node: Arc<Node>,
+    shell: Arc<ServerShell>,
+    clock: Clock,
+    is_stopping: Arc<AtomicBool>,
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime needs nothing but an epoll descriptor");
+    let worker = Rc::new(Worker {
+        node,
+        shell,
+        scratch: RefCell::new(vec![0; READ_LEN]),
+        spare_output: RefCell::default(),
+        is_stopping,
+        clock,
+    });
+    let local = LocalSet::new();
+    runtime.block_on(local.run_until(async {
+        while let Some(connection) = accepted.recv().await {
+            if let Err(error) = take_on(&worker, connection) {
+                log::debug!("a connection ended before it began: {error}");
+            }
+        }
+    }));
+    runtime.block_on(local);
+}
+
+/// Starts to serve a connection.
+fn take_on(worker: &Rc<Worker>, accepted: Accepted) -> std::io::Result<()> {
+    let (stream, peer, fd) = match accepted {
+        Accepted::Tcp(stream) => {
+            let peer =
+                Peer::Tcp { addr: stream.peer_addr()?.to_string(), local: stream.local_addr()?.to_string() };
+            let fd = stream.as_raw_fd();
+            (Stream::Tcp(tokio::net::TcpStream::from_std(stream)?), peer, fd)
+        }
+        Accepted::Unix(stream, path) => {
+            let fd = stream.as_raw_fd();
+            (Stream::Unix(tokio::net::UnixStream::from_std(stream)?), Peer::Unix(path), fd)
+        }
+    };
+    let waker = Arc::new(atomic_waker::AtomicWaker::new());
+    let wake = Arc::clone(&waker);
+    let session = worker.node.connect(peer, fd, worker.now(), Box::new(move || wake.wake()));
+    let connection = Connection::new(Rc::clone(worker), stream, session);
+    tokio::task::spawn_local(connection.serve(waker));
+    Ok(())
+}
