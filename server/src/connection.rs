@@ -274,8 +274,7 @@ impl Connection {
                     }
                 }
                 Err(error) => {
-                    ReplyWriter::new(&mut self.output, self.session.protocol())
-                        .error(format_args!("ERR {error}"));
+                    ReplyWriter::new(&mut self.output, self.session.protocol()).protocol_error(&error);
                     break Step::Close;
                 }
             }
