@@ -8,6 +8,7 @@
 //! The way of a command: `Node::execute` -> `CommandSpec` (`command`, `commands`) -> `Keyspace` -> `Counter`.
 
 pub mod clients;
+pub mod cluster;
 pub mod command;
 mod commands;
 mod counter;
