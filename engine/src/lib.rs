@@ -6,5 +6,8 @@
 //! this crate guards that).
 
 pub mod ddb;
+pub mod glob;
+pub mod precision;
+pub mod settings;
 pub mod time;
 pub mod value;
