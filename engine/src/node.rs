@@ -359,7 +359,9 @@ impl Node {
         }
         drop(next);
         self.pubsub.tick(&self.keyspace, now.monotonic);
-        self.keyspace.collect_zeros(now.monotonic);
+        if !self.keyspace.dirty.is_on() {
+            self.keyspace.collect_zeros(now.monotonic, |_| true);
+        }
         self.stats.sample_rates(now.monotonic);
     }
 

@@ -5,6 +5,8 @@
 //!
 //! Lacks on purpose: sockets, encryption, threads, clocks. A frame here is what stands behind a length prefix on the wire.
 
+mod wire;
+
 use crate::ids::NodeId;
 use std::net::SocketAddr;
 
