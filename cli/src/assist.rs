@@ -24,13 +24,15 @@ const PLAIN: &str = "\x1b[0m";
 pub(crate) struct Assistant {
     /// The commands of the server, empty as long as they are unknown.
     pub(crate) catalogue: Catalogue,
+    /// Columns of the terminal that are left of the prompt's line; a longer hint is cut.
+    pub(crate) columns: usize,
     has_colors: bool,
 }
 
 impl Assistant {
     /// An assistant that knows no command yet.
     pub(crate) fn new(has_colors: bool) -> Self {
-        Self { catalogue: Catalogue::default(), has_colors }
+        Self { catalogue: Catalogue::default(), columns: usize::MAX, has_colors }
     }
 
     /// What may follow `line`, with a blank in front if it needs one.
@@ -45,7 +47,13 @@ impl Assistant {
             remaining(&doc.arguments, rest).filter(|_| doc.has_arguments)?
         };
         let blank = if line.ends_with(' ') { "" } else { " " };
-        (!hint.is_empty()).then(|| format!("{blank}{hint}"))
+        // One column is kept free: a full line would wrap.
+        let room = self.columns.saturating_sub(line.chars().count() + blank.len() + 1);
+        let shown = match hint.char_indices().nth(room) {
+            Some((end, _)) => &hint[..end],
+            None => &hint,
+        };
+        (!shown.is_empty()).then(|| format!("{blank}{shown}"))
     }
 
     /// Where the text to replace starts, and what may replace it.
@@ -157,7 +165,7 @@ mod tests {
     use crate::catalogue::tests::docs;
 
     fn assistant() -> Assistant {
-        Assistant { catalogue: Catalogue::from_docs(&docs()), has_colors: false }
+        Assistant { catalogue: Catalogue::from_docs(&docs()), ..Assistant::new(false) }
     }
 
     fn complete(line: &str) -> Vec<String> {
@@ -198,6 +206,9 @@ mod tests {
         assert_eq!(hint("3 get k").unwrap(), " [STATE]");
         assert_eq!(hint("config").unwrap(), " <GET|REWRITE>");
         assert_eq!(hint("config get").unwrap(), " parameter [parameter ...]");
+        let narrow = Assistant { columns: 10, ..assistant() };
+        assert_eq!(narrow.hint_for("get ").unwrap(), "name ");
+        assert_eq!(narrow.hint_for("mincrby 111 "), None);
         for line in ["", "ge", "get \"k", "get k x y", "nothing", "config frob", "config rewrite"] {
             assert_eq!(hint(line), None, "{line}");
         }

@@ -234,7 +234,7 @@ impl Client {
                 }
                 (Err(failure), _) => return Err(Trouble::Lost(failure)),
             };
-            self.print(&reply)?;
+            self.print_as(&reply, is_report(args))?;
             if matches!(reply, Reply::Error(_)) {
                 return Ok(());
             }
@@ -355,11 +355,19 @@ impl Client {
 
     /// Prints `reply` at once.
     fn print(&mut self, reply: &Reply) -> Result<(), Trouble> {
+        self.print_as(reply, false)
+    }
+
+    fn print_as(&mut self, reply: &Reply, is_report: bool) -> Result<(), Trouble> {
         if matches!(reply, Reply::Error(_)) {
             self.error_replies += 1;
         }
         let mut text = Vec::new();
-        self.form.write(&mut text, reply);
+        if is_report {
+            self.form.write_report(&mut text, reply);
+        } else {
+            self.form.write(&mut text, reply);
+        }
         write_out(&text).map_err(Trouble::Output)
     }
 }
@@ -401,6 +409,11 @@ fn refusal(reply: Reply, what: &str) -> bool {
 /// Whether word `at` of a command is `word`, in any case of letters.
 pub(crate) fn is_word(args: &[Vec<u8>], at: usize, word: &str) -> bool {
     args.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// Whether the command is among those that answer with lines of text. RESP3 says so by itself.
+fn is_report(args: &[Vec<u8>]) -> bool {
+    ["INFO", "CLIENT", "CLUSTER", "LATENCY", "DEBUG"].iter().any(|word| is_word(args, 0, word))
 }
 
 fn is_subscribing(args: &[Vec<u8>]) -> bool {

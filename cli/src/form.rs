@@ -13,6 +13,8 @@ mod typed;
 
 use resp::Reply;
 
+use self::quote::{is_lines_of_text, write_shown};
+
 /// How replies are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -38,8 +40,15 @@ impl Form {
             Self::Csv => csv::write(out, reply),
             Self::Json => json::write(out, reply),
         }
-        if !(out.ends_with(b"\n") && matches!(self, Self::Typed { .. })) {
-            out.push(b'\n');
+        out.push(b'\n');
+    }
+
+    /// The same for a command that answers with a report such as INFO: in typed form, a bulk of lines is
+    /// shown as these lines and not quoted.
+    pub(crate) fn write_report(self, out: &mut Vec<u8>, reply: &Reply) {
+        match (self, reply) {
+            (Self::Typed { .. }, Reply::Bulk(text)) if is_lines_of_text(text) => write_shown(out, text),
+            _ => self.write(out, reply),
         }
     }
 }

@@ -86,7 +86,12 @@ impl Prompt {
             if let Err(trouble @ Trouble::Output(_)) = self.client.show_arrived() {
                 return leave_for(&trouble);
             }
-            let line = match self.editor.readline(&self.prompt()) {
+            let prompt = self.prompt();
+            let columns = self.editor.dimensions().map_or(usize::MAX, |size| usize::from(size.0));
+            if let Some(helper) = self.editor.helper_mut() {
+                helper.columns = columns.saturating_sub(prompt.chars().count());
+            }
+            let line = match self.editor.readline(&prompt) {
                 Ok(line) => line,
                 Err(ReadlineError::Interrupted) => continue,
                 Err(ReadlineError::Eof) => return ExitCode::SUCCESS,

@@ -2,17 +2,14 @@
 
 use resp::Reply;
 
-use super::quote::{is_lines_of_text, write_quoted, write_shown};
+use super::quote::{write_quoted, write_shown};
 
 const RED: &[u8] = b"\x1b[31m";
 const PLAIN: &[u8] = b"\x1b[0m";
 
-/// Appends `reply` without the newline that ends it, unless the reply is lines of text with its own.
+/// Appends `reply` without the newline that ends it.
 pub(super) fn write(out: &mut Vec<u8>, reply: &Reply, has_colors: bool) {
-    match reply {
-        Reply::Bulk(text) if is_lines_of_text(text) => write_shown(out, text),
-        _ => write_at(out, reply, 0, has_colors),
-    }
+    write_at(out, reply, 0, has_colors);
 }
 
 /// Appends `reply`, whose first character stands in column `indent`.
@@ -176,8 +173,15 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_text_are_shown_as_lines() {
-        assert_eq!(typed(&bulk("# Server\r\nport:1\r\n")), "# Server\r\nport:1\r\n");
+    fn reports_are_shown_as_lines() {
+        let report = |text: &str| {
+            let mut out = Vec::new();
+            Form::Typed { has_colors: false }.write_report(&mut out, &bulk(text));
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(report("# Server\r\nport:1\r\n"), "# Server\r\nport:1\r\n");
+        assert_eq!(report("port:1"), "\"port:1\"\n");
+        assert_eq!(typed(&bulk("name\n")), "\"name\\n\"\n");
     }
 
     #[test]
