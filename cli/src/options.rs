@@ -233,6 +233,10 @@ impl Options {
         }
         let password =
             arguments.password.or_else(|| PASSWORD_VARIABLES.iter().find_map(|name| environment(name)));
+        if arguments.user.is_some() && password.is_none() {
+            let variable = PASSWORD_VARIABLES[0];
+            return Err(wrong(format!("--user needs a password: give -a, or set {variable}")));
+        }
         let address = match arguments.socket {
             Some(path) => Address::Unix(path),
             None => Address::Tcp { host: arguments.host, port: arguments.port },
@@ -305,6 +309,7 @@ mod tests {
         assert!(parse(&["-i", "-1", "PING"]).is_err());
         assert!(parse(&["-i", "nan", "PING"]).is_err());
         assert!(parse(&["-x"]).is_err());
+        assert!(parse(&["--user", "u"]).is_err());
         assert!(parse(&["-2", "-3"]).is_err());
         assert!(parse(&["--csv", "--json"]).is_err());
     }
