@@ -72,7 +72,8 @@ impl Assistant {
             let names = self.next_words(before);
             let keywords = if is_help || word.is_empty() { Vec::new() } else { self.keywords(before) };
             let all = own.chain(names).chain(keywords);
-            all.filter(|name| starts_with(name, word)).map(|name| in_case_of(name, word)).collect()
+            let model = if word.is_empty() { line } else { word };
+            all.filter(|name| starts_with(name, word)).map(|name| in_case_of(name, model)).collect()
         };
         candidates.sort_unstable();
         candidates.dedup();
@@ -185,7 +186,8 @@ mod tests {
 
     #[test]
     fn subcommands_and_keywords_complete() {
-        assert_eq!(complete("config "), ["config GET", "config REWRITE"]);
+        assert_eq!(complete("config "), ["config get", "config rewrite"]);
+        assert_eq!(complete("CONFIG "), ["CONFIG GET", "CONFIG REWRITE"]);
         assert_eq!(complete("config re"), ["config rewrite"]);
         assert_eq!(complete("scan 0 ma"), ["scan 0 match"]);
         assert!(complete("get ").is_empty());

@@ -100,8 +100,11 @@ impl Prompt {
                     return ExitCode::FAILURE;
                 }
             };
-            if let Next::Leave(code) = self.obey(&line) {
-                return code;
+            // A paste may bring several lines at once.
+            for line in line.lines() {
+                if let Next::Leave(code) = self.obey(line) {
+                    return code;
+                }
             }
         }
     }
