@@ -5,6 +5,9 @@
 //!
 //! Lacks on purpose: sockets, encryption, threads, clocks. A frame here is what stands behind a length prefix on the wire.
 
+mod clock;
+mod frame;
+mod updates;
 mod wire;
 
 use crate::ids::NodeId;
