@@ -6,5 +6,6 @@
 //! this crate guards that).
 
 pub mod ddb;
+pub mod store;
 pub mod time;
 pub mod value;
