@@ -2,6 +2,8 @@
 //!
 //! Whatever happens, what is recovered must be the state after some commit, none older than the last synced one.
 
+#![allow(clippy::unwrap_used)] // tests
+
 mod store_run;
 
 use engine::store::{Batch, Store};

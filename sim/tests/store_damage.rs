@@ -2,18 +2,36 @@
 //!
 //! A start may find the state after some commit, or refuse; never a state that was not committed.
 
+#![allow(clippy::unwrap_used)] // tests
+#![allow(clippy::print_stderr)] // how often a start was refused
+
 mod store_run;
 
 use std::collections::BTreeSet;
 
-use engine::store::{Disk, Store, StoreError, check, repair};
+use engine::store::{Disk, Stats, Store, StoreError, check, repair};
 use sim::disk::{Dice, FakeDisk};
 use store_run::{Recovered, Run, States, options, seeds};
 
 /// A directory with a snapshot and several segments, and every state that was ever committed.
 fn written(seed: u64, is_closed: bool) -> (FakeDisk, Vec<States>) {
+    write_until(seed, is_closed, 700, |stats| stats.segments >= 3 && stats.unsynced_bytes > 200)
+}
+
+/// The same, but the log is as short as the snapshot allows: some of it was written while the snapshot was walked.
+fn written_up_to_a_snapshot(seed: u64) -> (FakeDisk, Vec<States>) {
+    write_until(seed, false, 1 << 20, |stats| stats.log_bytes > 300)
+}
+
+fn write_until(
+    seed: u64,
+    is_closed: bool,
+    segment_bytes: u64,
+    is_done: impl Fn(&Stats) -> bool,
+) -> (FakeDisk, Vec<States>) {
     let disk = FakeDisk::new(seed);
     let mut run = Run::new(seed, &disk);
+    run.options.segment_bytes = segment_bytes;
     run.open(false, "no fault");
     let mut committed = vec![States::new()];
     for round in 0.. {
@@ -21,8 +39,7 @@ fn written(seed: u64, is_closed: bool) -> (FakeDisk, Vec<States>) {
         assert!(run.commit());
         committed.push(run.memory.states.clone());
         let stats = run.store().stats();
-        let is_rich = stats.counts.snapshots > 0 && !stats.is_snapshotting && stats.segments >= 3;
-        if round > 30 && is_rich && stats.unsynced_bytes > 200 {
+        if round > 30 && stats.counts.snapshots > 0 && !stats.is_snapshotting && is_done(&stats) {
             break;
         }
         if run.dice.chance(40) {
@@ -53,7 +70,17 @@ fn try_open(disk: &FakeDisk, seed: u64) -> Result<States, StoreError> {
 /// Opens the directory with one file changed in every way that `damage` lists for its bytes; returns how often it
 /// was opened and how often refused.
 fn damage_every_file(seed: u64, is_closed: bool, damage: impl Fn(&[u8]) -> Vec<Vec<u8>>) -> (u64, u64) {
-    let (disk, committed) = written(seed, is_closed);
+    let outcome = damage_files(written(seed, is_closed), seed, is_closed, damage);
+    eprintln!("seed {seed}: {} opened, {} refused", outcome.0, outcome.1);
+    outcome
+}
+
+fn damage_files(
+    (disk, committed): (FakeDisk, Vec<States>),
+    seed: u64,
+    is_closed: bool,
+    damage: impl Fn(&[u8]) -> Vec<Vec<u8>>,
+) -> (u64, u64) {
     let last = committed.last().unwrap();
     let (mut opened, mut refused) = (0, 0);
     for name in files(&disk) {
@@ -72,7 +99,6 @@ fn damage_every_file(seed: u64, is_closed: bool, damage: impl Fn(&[u8]) -> Vec<V
             }
         }
     }
-    eprintln!("seed {seed}: {opened} opened, {refused} refused");
     (opened, refused)
 }
 
@@ -102,6 +128,15 @@ fn any_cut_gives_a_prefix_or_is_refused() {
     for seed in seeds(10) {
         let (opened, refused) = damage_every_file(seed, false, cuts);
         assert!(opened > 0 && refused > opened);
+    }
+}
+
+#[test]
+fn a_log_that_ends_before_what_the_snapshot_leans_on_is_refused() {
+    for seed in seeds(10) {
+        let (opened, refused) = damage_files(written_up_to_a_snapshot(seed), seed, false, cuts);
+        assert!(opened > 0 && refused > opened);
+        damage_files(written_up_to_a_snapshot(seed), seed, false, flips);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A store at work on a fake disk, and beside it a model that remembers every state that was ever committed.
 
 #![allow(dead_code)] // each test file uses its own part
+#![allow(clippy::print_stderr)] // a random test prints its seed
 
 use std::collections::{BTreeMap, BTreeSet};
 
