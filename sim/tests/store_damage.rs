@@ -149,6 +149,24 @@ fn after_a_clean_end_any_flipped_bit_is_refused_unless_all_can_be_read() {
 }
 
 #[test]
+fn what_a_new_segment_repeats_is_never_taken_for_a_torn_tail() {
+    let disk = FakeDisk::new(8);
+    let mut run = Run::new(8, &disk);
+    run.open(false, "first start");
+    for _ in 0..4 {
+        run.change();
+        run.commit();
+    }
+    run.open(true, "after a kill");
+    let name = segments(&disk).pop().unwrap();
+    for (bit, bytes) in flips(&disk.contents(&name).unwrap()).iter().enumerate() {
+        let disk = disk.fork(1);
+        disk.plant(&name, bytes);
+        assert!(try_open(&disk, 8).is_err(), "{name}, bit {bit}: the start synced all of it");
+    }
+}
+
+#[test]
 fn zeros_behind_the_log_are_a_torn_tail_and_zeros_in_it_are_damage() {
     let (disk, committed) = written(3, true);
     let name = segments(&disk).pop().unwrap();
@@ -250,4 +268,14 @@ fn repair_survives_a_missing_segment() {
     let repaired = repair(&mut disk, 1).unwrap().unwrap();
     assert_eq!(repaired.missing, [gone]);
     try_open(&disk, 6).unwrap();
+}
+
+#[test]
+fn a_snapshot_without_its_log_is_refused_and_repaired_as_it_is() {
+    let (mut disk, _) = written_up_to_a_snapshot(6);
+    let log = segments(&disk);
+    log.iter().for_each(|name| disk.remove(name).unwrap());
+    assert!(matches!(try_open(&disk, 6), Err(StoreError::Missing { file, .. }) if file == log[0]));
+    assert!(repair(&mut disk, 1).unwrap().is_some_and(|repaired| repaired.records > 0));
+    assert!(!try_open(&disk, 6).unwrap().is_empty());
 }

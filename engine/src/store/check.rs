@@ -250,7 +250,8 @@ fn examine<D: Disk>(
     family: Option<u64>,
     mut visit: impl FnMut(&mut D, Block) -> Result<(), StoreError>,
 ) -> Result<FileReport, StoreError> {
-    let end = if kind == FileKind::Segment { limit(disk, layout, number, len)? } else { len };
+    let limit = if kind == FileKind::Segment { limit(disk, layout, number, len)? } else { len };
+    let end = limit.min(len);
     let mut reader = FileReader::new(disk, kind, number, len);
     let mut report = FileReport {
         name: reader.name.to_string(),
@@ -260,7 +261,7 @@ fn examine<D: Disk>(
         records: 0,
         bad_header: None,
         gaps: Vec::new(),
-        cut_off_bytes: len.saturating_sub(end),
+        cut_off_bytes: len - end,
         footer_records: None,
         is_obsolete: false,
     };
@@ -301,8 +302,8 @@ fn examine<D: Disk>(
             report.gaps.push(Gap { offset, bytes: cursor.offset - offset, blocks });
         }
     }
-    if len < end {
-        report.gaps.push(Gap { offset: len, bytes: end - len, blocks: None });
+    if len < limit {
+        report.gaps.push(Gap { offset: len, bytes: limit - len, blocks: None });
     }
     Ok(report)
 }

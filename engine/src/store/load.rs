@@ -138,21 +138,22 @@ pub(crate) fn load<D: Disk, S: Sink>(disk: &mut D, sink: &mut S) -> Result<Loade
     }
     let reached = loaded.synced + loaded.pending.len() as u64;
     if reached < leans_on {
-        let (file, offset) = match &loaded.torn {
-            Some(torn) => (torn.file.clone(), torn.offset),
-            None => (FileKind::Segment.name(loaded.last_number), loaded.last_len),
-        };
-        let reason =
-            format!("the log ends here, at block {reached}, but the snapshot leans on block {leans_on}");
-        return Err(StoreError::Damaged {
-            directory: load.disk.directory().to_owned(),
-            file,
-            offset,
-            reason,
-        });
+        return Err(ends_early(load.disk.directory(), &layout, &loaded, reached, leans_on));
     }
     loaded.family = load.family;
     Ok(loaded)
+}
+
+/// The error for a log that ends at block `reached`, before block `leans_on`.
+fn ends_early(directory: &str, layout: &Layout, loaded: &Loaded, reached: u64, leans_on: u64) -> StoreError {
+    let directory = directory.to_owned();
+    let Some((&last, &len)) = layout.segments.range(loaded.snapshot.map_or(1, |(number, _)| number)..).last()
+    else {
+        return StoreError::Missing { directory, file: FileKind::Segment.name(loaded.last_number + 1) };
+    };
+    let offset = loaded.torn.as_ref().map_or(len, |torn| torn.offset);
+    let reason = format!("the log ends here, at block {reached}, but the snapshot leans on block {leans_on}");
+    StoreError::Damaged { directory, file: FileKind::Segment.name(last), offset, reason }
 }
 
 /// The headers of the segments from `first` on, none missing in between.

@@ -136,6 +136,8 @@ impl SnapshotWriter {
 pub(crate) struct Snapshotting {
     writer: SnapshotWriter,
     phase: Phase,
+    /// What `Counts::log_bytes` was when it began.
+    log_bytes_before: u64,
 }
 
 enum Phase {
@@ -162,8 +164,18 @@ impl<D: Disk> Store<D> {
         let compress = self.options.compress_snapshots;
         let writer = SnapshotWriter::begin(&mut self.disk, self.family, number, first_sequence, compress)
             .inspect_err(|_| self.drop_temporary())?;
-        self.snapshotting = Some(Snapshotting { writer, phase: Phase::Walking { cursor: 0 } });
+        let log_bytes_before = self.counts.log_bytes;
+        self.snapshotting =
+            Some(Snapshotting { writer, phase: Phase::Walking { cursor: 0 }, log_bytes_before });
         Ok(())
+    }
+
+    /// Whether the snapshot that is being made has written less than the log has since it began. Who takes at least
+    /// as many steps as it takes to keep this false bounds the log: it grows by no more than one snapshot meanwhile.
+    pub fn is_snapshot_behind(&self) -> bool {
+        self.snapshotting.as_ref().is_some_and(|snapshotting| {
+            snapshotting.writer.bytes < self.counts.log_bytes - snapshotting.log_bytes_before
+        })
     }
 
     /// Makes the next small part of the snapshot that [`Store::begin_snapshot`] began: one chunk of the source (of
@@ -211,7 +223,7 @@ impl<D: Disk> Store<D> {
         snapshotting: &mut Snapshotting,
         source: &mut S,
     ) -> Result<SnapshotStep, StoreError> {
-        let Snapshotting { writer, phase } = snapshotting;
+        let Snapshotting { writer, phase, .. } = snapshotting;
         match phase {
             Phase::Walking { cursor } => {
                 let mut batch = Batch::new();
