@@ -134,7 +134,7 @@ fn a_full_disk_is_an_error_and_room_mends_it_without_a_restart() {
         let mut run = Run::new(seed, &disk);
         run.open(false, "first start");
         run.work(150);
-        disk.set_capacity(disk.used() + seed * 13);
+        disk.set_capacity(disk.used() + seed % 20 * 13);
         for _ in 0..40 {
             run.change();
             failures += u32::from(!run.commit());

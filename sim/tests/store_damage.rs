@@ -206,16 +206,46 @@ fn files_of_another_directory_or_number_are_refused() {
     }
 }
 
+/// Makes the checksum of a file's header right again.
+fn reseal(bytes: &mut [u8]) {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&bytes[..12]);
+    crc.update(&bytes[16..64]);
+    bytes[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
+}
+
+#[test]
+fn forged_headers_are_refused_and_repaired_without_a_panic() {
+    for seed in seeds(3) {
+        let (disk, committed) = written(seed, true);
+        let mut dice = Dice::new(seed);
+        for name in files(&disk) {
+            for round in 0..200 {
+                let mut disk = disk.fork(round);
+                let mut bytes = disk.contents(&name).unwrap();
+                let field = [16, 24, 32, 40, 48][dice.below(5)];
+                let number = [0, 1, 10, u64::MAX, 1 << 61, dice.number()][dice.below(6)];
+                bytes[field..field + 8].copy_from_slice(&number.to_le_bytes());
+                reseal(&mut bytes);
+                disk.plant(&name, &bytes);
+                check(&mut disk).unwrap();
+                match try_open(&disk, seed) {
+                    Ok(states) => assert!(committed.contains(&states)),
+                    Err(_) => assert!(repair(&mut disk, 1).unwrap().is_some()),
+                }
+                try_open(&disk, seed).unwrap();
+            }
+        }
+    }
+}
+
 #[test]
 fn a_later_format_is_refused_and_left_alone() {
     let (mut disk, _) = written(4, true);
     let name = segments(&disk).pop().unwrap();
     let mut bytes = disk.contents(&name).unwrap();
     bytes[8] = 2;
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&bytes[..12]);
-    crc.update(&bytes[16..64]);
-    bytes[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
+    reseal(&mut bytes);
     disk.plant(&name, &bytes);
     let before = files(&disk);
     assert!(matches!(try_open(&disk, 4), Err(StoreError::Newer { version: 2, .. })));

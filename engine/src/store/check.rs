@@ -292,7 +292,7 @@ fn examine<D: Disk>(
             }
             visit(reader.disk(), block)?;
         }
-        if cursor.is_at_end() {
+        if cursor.offset >= cursor.limit {
             break;
         }
         let (offset, expected) = (cursor.offset, cursor.next_sequence);

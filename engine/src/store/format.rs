@@ -25,6 +25,9 @@ pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 /// Longest body of a block: the target, and one record more.
 pub const MAX_BODY_BYTES: usize = BLOCK_TARGET_BYTES + MAX_KEY_BYTES + MAX_PAYLOAD_BYTES + 16;
 
+/// File numbers and sequences stay below this; a million blocks a second take 140,000 years to get there.
+pub(crate) const MAX_NUMBER: u64 = 1 << 62;
+
 /// Block flag: the last block of a commit.
 pub(crate) const END_OF_COMMIT: u32 = 1;
 /// Block flag: the body is compressed (LZ4 block format).
@@ -68,7 +71,8 @@ impl FileKind {
             _ => return None,
         };
         let number: u64 = number.parse().ok()?;
-        (kind.name(number) == name).then_some((kind, number))
+        let is_ours = (1..MAX_NUMBER).contains(&number) && kind.name(number) == name;
+        is_ours.then_some((kind, number))
     }
 }
 
@@ -132,6 +136,9 @@ impl FileHeader {
         let header = FileHeader::fields(bytes, kind);
         if header.number != number {
             return Err(BadHeader::Broken("the file was renamed: its header has another number"));
+        }
+        if !(1..MAX_NUMBER).contains(&header.first_sequence) {
+            return Err(BadHeader::Broken("the header's first sequence is out of range"));
         }
         Ok(header)
     }
@@ -204,7 +211,8 @@ impl BlockHeader {
             && header.stored_len <= header.raw_len
             && header.raw_len as usize <= MAX_BODY_BYTES
             && header.flags & !(END_OF_COMMIT | LZ4 | FOOTER) == 0
-            && u64::from(header.unsynced) < header.sequence;
+            && u64::from(header.unsynced) < header.sequence
+            && header.sequence < MAX_NUMBER;
         is_sane.then_some(header)
     }
 
@@ -262,7 +270,8 @@ impl Footer {
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Footer> {
         let bytes: &[u8; 16] = bytes.try_into().ok()?;
-        Some(Footer { records: u64_at(bytes, 0), leans_on: u64_at(bytes, 8) })
+        let footer = Footer { records: u64_at(bytes, 0), leans_on: u64_at(bytes, 8) };
+        (footer.leans_on < MAX_NUMBER).then_some(footer)
     }
 }
 
@@ -459,7 +468,7 @@ mod tests {
     #[test]
     fn names_are_parsed_only_as_they_are_written() {
         for kind in [FileKind::Snapshot, FileKind::Segment] {
-            for number in [1, 42, 9_999_999_999, 12_345_678_901, u64::MAX] {
+            for number in [1, 42, 9_999_999_999, 12_345_678_901, MAX_NUMBER - 1] {
                 assert_eq!(FileKind::parse(&kind.name(number)), Some((kind, number)));
             }
         }

@@ -13,8 +13,8 @@ use super::{Commit, Disk, StoreError};
 
 /// Takes what start-up reads.
 pub trait Sink {
-    /// Called once before all blocks: the snapshot has `snapshot_records` records (the log may add more), and
-    /// `bytes` will be read in all.
+    /// Called once before all blocks: the snapshot says that it has `snapshot_records` records (the log may add
+    /// more), and `bytes` will be read in all.
     fn begin(&mut self, _snapshot_records: u64, _bytes: u64) {}
 
     /// The next block: its records come after those of all blocks before, and the last state of a key wins.
@@ -114,8 +114,8 @@ pub(crate) fn load<D: Disk, S: Sink>(disk: &mut D, sink: &mut S) -> Result<Loade
     let first = snapshot.map_or(1, |(number, _)| number);
     let segments = read_headers(disk, &layout, first)?;
     let mut load = Load { disk, sink, done: 0, total: 0, family: None };
-    load.total =
-        snapshot.map_or(0, |(_, len)| len) + segments.iter().map(|s| s.limit.unwrap_or(s.len)).sum::<u64>();
+    load.total = snapshot.map_or(0, |(_, len)| len)
+        + segments.iter().map(|s| s.len.min(s.limit.unwrap_or(s.len))).sum::<u64>();
 
     let mut next_sequence = 1;
     let mut leans_on = 0;
