@@ -10,7 +10,7 @@
 //!   disk refused half-way, what a failed sync left in doubt) is cut off by the next segment, whose header says where
 //!   the one before ends.
 //! - A segment gets its name only when its header, and the blocks that it repeats, are synced. So whatever goes
-//!   wrong with writing or syncing, there is one way out, [`Store::new_segment`]: repeat in a new file what the last
+//!   wrong with writing or syncing, there is one way out, `Store::new_segment`: repeat in a new file what the last
 //!   good sync did not cover (it is kept in memory for that, up to [`MAX_UNSYNCED_BYTES`]) and go on there. A failed
 //!   sync is never merely repeated: the kernel may have dropped the pages and would then report success.
 //! - After a crash the state is exactly that after some commit, not before the last synced one.
