@@ -15,22 +15,24 @@ use store_run::{Recovered, Run, States, options, seeds};
 
 /// A directory with a snapshot and several segments, and every state that was ever committed.
 fn written(seed: u64, is_closed: bool) -> (FakeDisk, Vec<States>) {
-    write_until(seed, is_closed, 700, |stats| stats.segments >= 3 && stats.unsynced_bytes > 200)
+    write_until(seed, seed, is_closed, 700, |stats| stats.segments >= 3 && stats.unsynced_bytes > 200)
 }
 
 /// The same, but the log is as short as the snapshot allows: some of it was written while the snapshot was walked.
 fn written_up_to_a_snapshot(seed: u64) -> (FakeDisk, Vec<States>) {
-    write_until(seed, false, 1 << 20, |stats| stats.log_bytes > 300)
+    write_until(seed, seed, false, 1 << 20, |stats| stats.log_bytes > 300)
 }
 
 fn write_until(
     seed: u64,
+    family: u64,
     is_closed: bool,
     segment_bytes: u64,
     is_done: impl Fn(&Stats) -> bool,
 ) -> (FakeDisk, Vec<States>) {
     let disk = FakeDisk::new(seed);
     let mut run = Run::new(seed, &disk);
+    run.options.seed = family;
     run.options.segment_bytes = segment_bytes;
     run.open(false, "no fault");
     let mut committed = vec![States::new()];
@@ -203,6 +205,19 @@ fn files_of_another_directory_or_number_are_refused() {
         let mixed = disk.fork(1);
         mixed.plant(&last, &from.contents(name).unwrap());
         assert!(try_open(&mixed, 4).is_err(), "{name} as {last}");
+    }
+}
+
+#[test]
+fn a_file_of_a_directory_with_the_same_history_is_refused() {
+    let write = |family| write_until(4, family, true, 700, |stats| stats.segments >= 3).0;
+    let (disk, twin) = (write(4), write(5));
+    assert_eq!(files(&disk), files(&twin));
+    for name in files(&disk) {
+        let mixed = disk.fork(1);
+        mixed.plant(&name, &twin.contents(&name).unwrap());
+        let error = try_open(&mixed, 4).unwrap_err().to_string();
+        assert!(error.contains("another data directory"), "{name}: {error}");
     }
 }
 
