@@ -28,6 +28,7 @@ mod shard;
 pub mod settings;
 mod slab;
 mod stats;
+pub mod store;
 pub mod time;
 pub mod value;
 

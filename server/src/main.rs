@@ -5,6 +5,8 @@
 
 mod config;
 mod connection;
+#[allow(dead_code, unused_imports, reason = "until the node keeps its counters on it")]
+mod disk;
 mod listener;
 mod logging;
 mod process;
