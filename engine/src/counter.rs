@@ -122,6 +122,8 @@ pub(crate) struct Full {
     pub(crate) track: Option<Box<Track>>,
     /// The own shard was restated, or is the seat of a new SET, and that is not published yet.
     pub(crate) is_restated: bool,
+    /// How far the truth may be from the published line, units of 10^-17.
+    pub(crate) published_precision: i128,
     /// When the track must be asked again.
     pub(crate) deadline: Micros,
     /// The moment for which it stands in the cluster's list of deadlines; zero: it does not.
@@ -159,6 +161,13 @@ impl Counter {
 
     pub(crate) fn full(&self) -> Option<&Full> {
         match &self.side {
+            Side::Full(full) => Some(full),
+            Side::None | Side::Plain(_) => None,
+        }
+    }
+
+    pub(crate) fn full_mut(&mut self) -> Option<&mut Full> {
+        match &mut self.side {
             Side::Full(full) => Some(full),
             Side::None | Side::Plain(_) => None,
         }
@@ -316,7 +325,7 @@ impl Counter {
 
     /// Takes over the state of the own shard that a peer has kept, if it is later than ours; what was counted here since the
     /// start comes on top. False if ours is as late.
-    pub(crate) fn recover(&mut self, copy: Stated, decimals: u8) -> bool {
+    pub(crate) fn recover(&mut self, copy: Stated, decimals: u8, now: Micros) -> bool {
         let full = self.make_full();
         if copy.seq <= full.seq {
             return false;
@@ -334,7 +343,8 @@ impl Counter {
             full.is_restated = true;
             units = counted;
         }
-        full.track = None;
+        full.track = (since != 0).then(|| Box::new(Track::start(now, Value::saturating_from_units(units))));
+        full.begin_recovery(since);
         self.put_own(Value::saturating_from_units(units + since));
         self.widen_decimals(decimals);
         true

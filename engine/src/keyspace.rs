@@ -52,6 +52,8 @@ pub struct Keyspace {
     generation_time: AtomicU64,
     /// Our part of a generation.
     author: AtomicU64,
+    /// Peers may still hold later states of own shards than we do: what is counted meanwhile is noted apart.
+    pub(crate) is_recovering: AtomicBool,
     /// For the cluster.
     pub(crate) dirty: Listening,
     /// For the log.
@@ -196,6 +198,15 @@ impl Stripe {
     }
 }
 
+/// Why an own shard changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// A client, or a SET that has arrived.
+    Command,
+    /// A peer has handed back what we had told it in an earlier life.
+    Recovery,
+}
+
 /// What a counter was before a change.
 #[derive(Clone, Copy)]
 struct Before {
@@ -236,6 +247,7 @@ impl Keyspace {
             horizons: Horizons::default(),
             generation_time: AtomicU64::new(0),
             author: AtomicU64::new(0),
+            is_recovering: AtomicBool::new(false),
             dirty: Listening::default(),
             unlogged: Listening::default(),
         }
@@ -327,14 +339,27 @@ impl Keyspace {
         is_creating_allowed: bool,
         change: impl FnOnce(&mut Counter) -> Result<R, E>,
     ) -> Result<R, E> {
+        self.update_named(name, now, is_creating_allowed, Cause::Command, change).map(|(result, _)| result)
+    }
+
+    /// The same, for whatever cause; tells where the counter stands, too.
+    pub(crate) fn update_named<R, E: From<NoRoom>>(
+        &self,
+        name: &[u8],
+        now: Micros,
+        is_creating_allowed: bool,
+        cause: Cause,
+        change: impl FnOnce(&mut Counter) -> Result<R, E>,
+    ) -> Result<(R, Handle), E> {
         let place = self.place(name);
+        let handle = |index| Handle { stripe: place.stripe as u16, index };
         let mut stripe = self.lock(place.stripe);
         if let Some(index) = stripe.find(place.hash, name) {
             let counter = stripe.counters.get_mut(index).expect("the table points at counters that live");
             let before = Before::of(counter);
             let result = change(counter)?;
-            self.after_change(&mut stripe, place.stripe, index, before, now);
-            return Ok(result);
+            self.after_change(&mut stripe, handle(index), before, cause, now);
+            return Ok((result, handle(index)));
         }
         if !is_creating_allowed {
             return Err(NoRoom.into());
@@ -344,8 +369,8 @@ impl Keyspace {
         let result = change(&mut counter)?;
         let index = stripe.insert(place.hash, counter);
         self.len.fetch_add(1, Ordering::Relaxed);
-        self.after_change(&mut stripe, place.stripe, index, before, now);
-        Ok(result)
+        self.after_change(&mut stripe, handle(index), before, cause, now);
+        Ok((result, handle(index)))
     }
 
     /// The same for a counter that is known by its place. `None` if there is none at that place any more.
@@ -355,12 +380,11 @@ impl Keyspace {
         now: Micros,
         change: impl FnOnce(&mut Counter) -> R,
     ) -> Option<R> {
-        let number = usize::from(handle.stripe);
-        let mut stripe = self.lock(number);
+        let mut stripe = self.lock(usize::from(handle.stripe));
         let counter = stripe.counters.get_mut(handle.index)?;
         let before = Before::of(counter);
         let result = change(counter);
-        self.after_change(&mut stripe, number, handle.index, before, now);
+        self.after_change(&mut stripe, handle, before, Cause::Command, now);
         Some(result)
     }
 
@@ -371,22 +395,12 @@ impl Keyspace {
     }
 
     /// Notes all that follows from a change of a counter.
-    fn after_change(&self, stripe: &mut Stripe, number: usize, index: u32, before: Before, now: Micros) {
+    fn after_change(&self, stripe: &mut Stripe, handle: Handle, before: Before, cause: Cause, now: Micros) {
+        let (number, index) = (usize::from(handle.stripe), handle.index);
         let counter = stripe.counters.get_mut(index).expect("it was there a moment ago");
-        if self.dirty.is_on() {
-            let is_restated = counter.generation() != before.generation;
-            let is_moved = counter.own() != before.own;
-            if is_restated || is_moved {
-                let full = counter.make_full();
-                if is_moved && !is_restated && full.track.is_none() {
-                    full.track = Some(Box::new(Track::start(now, before.own)));
-                }
-                if !counter.marks.has(Marks::DIRTY) {
-                    counter.marks.set(Marks::DIRTY, true);
-                    stripe.dirty.push(index);
-                    self.dirty.note(number);
-                }
-            }
+        if self.dirty.is_on() && self.note_own_change(counter, before, cause, now) {
+            stripe.dirty.push(index);
+            self.dirty.note(number);
         }
         if self.unlogged.is_on() && !counter.marks.has(Marks::UNLOGGED) {
             counter.marks.set(Marks::UNLOGGED, true);
@@ -404,6 +418,35 @@ impl Keyspace {
         if counter.own().is_zero() {
             stripe.note_zero(index, now);
         }
+    }
+
+    /// What a change of the own shard means for the cluster; true if the counter must be put on the list of those to look at.
+    fn note_own_change(&self, counter: &mut Counter, before: Before, cause: Cause, now: Micros) -> bool {
+        let is_restated = counter.generation() != before.generation;
+        let (own, is_moved) = (counter.own(), counter.own() != before.own);
+        if !is_restated && !is_moved {
+            return false;
+        }
+        let full = counter.make_full();
+        let has_something_to_say = match cause {
+            Cause::Recovery => full.track.is_some() || full.is_restated,
+            Cause::Command => {
+                if is_moved && !is_restated {
+                    if full.track.is_none() {
+                        full.track = Some(Box::new(Track::start(now, before.own)));
+                    }
+                    if self.is_recovering.load(Ordering::Relaxed) {
+                        full.begin_recovery(own.units() - before.own.units());
+                    }
+                }
+                true
+            }
+        };
+        let is_listed = counter.marks.has(Marks::DIRTY);
+        if has_something_to_say {
+            counter.marks.set(Marks::DIRTY, true);
+        }
+        has_something_to_say && !is_listed
     }
 
     /// Adds `delta` to the own shard and returns the new total.
@@ -466,6 +509,10 @@ impl Keyspace {
     /// The precision of a counter, or the one that it would get.
     pub fn precision(&self, name: &[u8]) -> Precision {
         let id = self.with(name, |counter| counter.precision).unwrap_or_else(|| self.default_precision_id());
+        self.precisions.read().precision(id)
+    }
+
+    pub(crate) fn precision_of(&self, id: PrecisionId) -> Precision {
         self.precisions.read().precision(id)
     }
 

@@ -4,9 +4,9 @@
 //!
 //! | kind | name | body |
 //! |---|---|---|
-//! | 1 | hello | magic `Discnt`, version u8, id, incarnation, client port, bus port, ip text, reset epoch |
+//! | 1 | hello | magic `Discnt`, version u8, reset epoch (clock unsigned, author id), announcement (see `gossip`) |
 //! | 2 | refusal | code u8, text |
-//! | 3 | members | count, then per member: the sender's index of it, length, gossip entry |
+//! | 3 | members | count, then per member: the sender's index of it, id; then gossip entries to the end |
 //! | 4 | heartbeat | see `Heartbeat` |
 //! | 5 | updates | see `update` |
 //! | 6 | subscribe | the sender's index of the origin, seq up to which the sender has it |
@@ -15,17 +15,17 @@
 //!
 //! Indices of members are the sender's own and mean what its last `members` frame said.
 
+use crate::cluster::gossip::{Announcement, GossipEntry};
+use crate::cluster::nodes_file::ResetEpoch;
 use crate::cluster::wire::{DecodeError, Decoded, Put, Reader};
-use crate::ids::{Generation, MemberIndex, NodeId, Seq};
+use crate::ids::{MemberIndex, NodeId, Seq};
+use crate::shard::MAX_MEMBERS;
 use crate::time::Micros;
 
 /// What this release speaks. A peer with another version is refused.
 pub(crate) const VERSION: u8 = 1;
 
 const MAGIC: &[u8; 6] = b"Discnt";
-
-/// Longest text of an address.
-const MAX_IP_LEN: usize = 46;
 
 /// Longest text of a refusal.
 const MAX_REFUSAL_LEN: usize = 512;
@@ -45,13 +45,8 @@ pub(crate) mod kind {
 /// The first frame each way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
-    pub(crate) id: NodeId,
-    pub(crate) incarnation: u32,
-    pub(crate) port: u16,
-    pub(crate) bus_port: u16,
-    /// As announced; empty: take the address that the connection shows.
-    pub(crate) ip: String,
-    pub(crate) epoch: Generation,
+    pub(crate) epoch: ResetEpoch,
+    pub(crate) announcement: Announcement,
 }
 
 impl Hello {
@@ -59,12 +54,9 @@ impl Hello {
         let mut frame = vec![kind::HELLO];
         frame.extend_from_slice(MAGIC);
         frame.put_u8(VERSION);
-        frame.put_id(self.id);
-        frame.put_unsigned(self.incarnation.into());
-        frame.put_unsigned(self.port.into());
-        frame.put_unsigned(self.bus_port.into());
-        frame.put_bytes(self.ip.as_bytes());
-        frame.put_generation(self.epoch);
+        frame.put_unsigned(self.epoch.clock.into());
+        frame.put_id(self.epoch.author);
+        GossipEntry::Member(self.announcement).encode(&mut frame);
         frame
     }
 
@@ -75,15 +67,53 @@ impl Hello {
         if reader.u8("version")? != VERSION {
             return Err(DecodeError { what: "version of the bus protocol" });
         }
-        let id = reader.id("node id")?;
-        let incarnation = reader.number("incarnation")?;
-        let port = reader.number("port")?;
-        let bus_port = reader.number("bus port")?;
-        let ip = std::str::from_utf8(reader.bytes(MAX_IP_LEN, "ip")?).map_err(|_| DecodeError { what: "ip" })?;
-        let hello =
-            Hello { id, incarnation, port, bus_port, ip: ip.to_owned(), epoch: reader.generation("epoch")? };
-        reader.end()?;
-        Ok(hello)
+        let epoch = ResetEpoch { clock: reader.number("epoch")?, author: reader.id("epoch")? };
+        let mut rest = reader.rest();
+        match GossipEntry::decode(&mut rest) {
+            Ok(Some(GossipEntry::Member(announcement))) if rest.is_empty() => Ok(Hello { epoch, announcement }),
+            _ => Err(DecodeError { what: "announcement" }),
+        }
+    }
+}
+
+/// Who the indices of the sender's frames mean, and all gossip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MembersFrame {
+    /// The sender's index and the member's id; departed members whose shards it still has are among them.
+    pub(crate) indices: Vec<(MemberIndex, NodeId)>,
+    pub(crate) gossip: Vec<GossipEntry>,
+}
+
+impl MembersFrame {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut frame = vec![kind::MEMBERS];
+        frame.put_unsigned(self.indices.len() as u128);
+        for (index, id) in &self.indices {
+            frame.put_unsigned(index.0.into());
+            frame.put_id(*id);
+        }
+        self.gossip.iter().for_each(|entry| entry.encode(&mut frame));
+        frame
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Decoded<MembersFrame> {
+        let count: usize = reader.number("number of members")?;
+        if count > MAX_MEMBERS {
+            return Err(DecodeError { what: "number of members" });
+        }
+        let mut indices = Vec::new();
+        for _ in 0..count {
+            indices.push((MemberIndex(reader.number("index of a member")?), reader.id("id of a member")?));
+        }
+        let (mut rest, mut gossip) = (reader.rest(), Vec::new());
+        while !rest.is_empty() {
+            match GossipEntry::decode(&mut rest) {
+                Ok(Some(entry)) => gossip.push(entry),
+                Ok(None) => {}
+                Err(_) => return Err(DecodeError { what: "gossip" }),
+            }
+        }
+        Ok(MembersFrame { indices, gossip })
     }
 }
 
@@ -150,7 +180,9 @@ pub(crate) struct Digest {
     pub(crate) member: MemberIndex,
     /// It has applied the member's stream up to here.
     pub(crate) applied: Seq,
-    /// How long ago the member was last known to live.
+    /// The highest (incarnation, stamp of the member's own clock) that the sender knows of.
+    pub(crate) evidence: (u32, Micros),
+    /// How long ago that reached the sender.
     pub(crate) heard_age: Micros,
     /// How long ago the member's shards were within the precision of what the sender has.
     pub(crate) as_of_age: Micros,
@@ -175,6 +207,8 @@ impl Heartbeat {
             let member = u32::from(digest.member.0) << 1 | u32::from(digest.has_link);
             frame.put_unsigned(member.into());
             frame.put_seq(digest.applied);
+            frame.put_unsigned(digest.evidence.0.into());
+            frame.put_unsigned(digest.evidence.1.0.into());
             frame.put_unsigned(digest.heard_age.min(MAX_AGE).0.into());
             frame.put_unsigned(digest.as_of_age.min(MAX_AGE).0.into());
         }
@@ -196,6 +230,7 @@ impl Heartbeat {
                 member: MemberIndex(u16::try_from(member >> 1).map_err(|_| DecodeError { what: "digest" })?),
                 has_link: member & 1 != 0,
                 applied: reader.seq("digest")?,
+                evidence: (reader.number("digest")?, Micros(reader.number("digest")?)),
                 heard_age: Micros(reader.number("digest")?),
                 as_of_age: Micros(reader.number("digest")?),
             });

@@ -46,10 +46,12 @@ mod flag {
     pub(super) const NAME_LITERAL: u8 = 2;
     pub(super) const MOVING: u8 = 4;
     pub(super) const INCARNATION: u8 = 8;
-    /// The generation is not that of the receiver's copy.
+    /// The generation follows.
     pub(super) const GENERATION: u8 = 16;
     pub(super) const RECORD: u8 = 32;
     pub(super) const TAKEN_OVER: u8 = 64;
+    /// The generation is that of the receiver's copy; without this and `GENERATION` it is zero.
+    pub(super) const AS_BEFORE: u8 = 128;
 }
 
 /// How a name travels.
@@ -66,7 +68,9 @@ pub(crate) enum NameRef<'a> {
 /// The generation that a shard is stated in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Era {
-    /// That of the receiver's copy of the shard, zero if it has none.
+    /// None: there was no SET.
+    Zero,
+    /// That of the receiver's copy of the shard.
     AsBefore,
     /// This one.
     Is(Generation),
@@ -202,9 +206,13 @@ impl Update<'_> {
             frame.put_unsigned(moving.error.0.into());
             frame.put_value(moving.precision);
         }
-        if let Era::Is(generation) = self.era {
-            flags |= flag::GENERATION;
-            frame.put_generation(generation);
+        match self.era {
+            Era::Zero => {}
+            Era::AsBefore => flags |= flag::AS_BEFORE,
+            Era::Is(generation) => {
+                flags |= flag::GENERATION;
+                frame.put_generation(generation);
+            }
         }
         if let Some(record) = &self.record {
             flags |= flag::RECORD;
@@ -270,9 +278,10 @@ pub(crate) fn decode_update<'a>(reader: &mut Reader<'a>, previous: &mut Previous
             precision: reader.value("precision")?,
         }),
     };
-    let era = match has(flag::GENERATION) {
-        true => Era::Is(reader.generation("generation")?),
-        false => Era::AsBefore,
+    let era = match (has(flag::GENERATION), has(flag::AS_BEFORE)) {
+        (true, _) => Era::Is(reader.generation("generation")?),
+        (false, true) => Era::AsBefore,
+        (false, false) => Era::Zero,
     };
     let record = if has(flag::RECORD) { Some(read_record(reader)?) } else { None };
     let taken_over = if has(flag::TAKEN_OVER) { read_taken_over(reader)? } else { Vec::new() };

@@ -109,6 +109,11 @@ impl<'a> Reader<'a> {
         self.left.is_empty()
     }
 
+    /// All that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.left)
+    }
+
     /// Fails if something is left.
     pub(crate) fn end(&self) -> Decoded<()> {
         if self.left.is_empty() { Ok(()) } else { Err(DecodeError { what: "bytes behind its end" }) }
