@@ -8,6 +8,7 @@ use crate::settings::Settings;
 use crate::time::{Micros, Now};
 use crate::value::Value;
 use resp::{ReplyWriter, Request};
+use std::fmt;
 
 /// One command, or one subcommand of a container such as CLIENT.
 #[derive(Debug)]
@@ -24,9 +25,10 @@ pub struct CommandSpec {
     pub flags: &'static [Flag],
     /// What follows the name.
     pub arguments: &'static [Arg],
-    /// Not empty for a container; its `run` is then never called for a subcommand.
+    /// Not empty for a container; its `run` is then never called for a subcommand. A container that works without a
+    /// subcommand (COMMAND) says so by an optional argument.
     pub subcommands: &'static [CommandSpec],
-    /// Does it. For a container: what an unknown subcommand answers.
+    /// Does it. For a container: what an unknown subcommand, or one with a wrong number of words, answers.
     pub run: Run,
 }
 
@@ -90,19 +92,19 @@ pub enum Flag {
 }
 
 impl Flag {
-    /// As COMMAND INFO spells it.
-    pub fn name(self) -> &'static str {
+    /// As COMMAND INFO spells it; `None` for what Redis clients have no name for.
+    pub fn name(self) -> Option<&'static str> {
         match self {
-            Flag::Write => "write",
-            Flag::Readonly => "readonly",
-            Flag::Denyoom => "denyoom",
-            Flag::Admin => "admin",
-            Flag::Pubsub => "pubsub",
-            Flag::Loading => "loading",
-            Flag::Fast => "fast",
-            Flag::NoAuth => "no_auth",
-            Flag::SkipMonitor => "skip_monitor",
-            Flag::WhileSubscribed => "while_subscribed",
+            Flag::Write => Some("write"),
+            Flag::Readonly => Some("readonly"),
+            Flag::Denyoom => Some("denyoom"),
+            Flag::Admin => Some("admin"),
+            Flag::Pubsub => Some("pubsub"),
+            Flag::Loading => Some("loading"),
+            Flag::Fast => Some("fast"),
+            Flag::NoAuth => Some("no_auth"),
+            Flag::SkipMonitor => Some("skip_monitor"),
+            Flag::WhileSubscribed => None,
         }
     }
 }
@@ -217,11 +219,60 @@ impl Arg {
     }
 }
 
+/// As a manual writes it: `name [name ...]`, `[MATCH pattern]`, `<ON | OFF>`.
+impl fmt::Display for Arg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_optional {
+            f.write_str("[")?;
+        }
+        self.fmt_once(f)?;
+        if self.is_multiple {
+            f.write_str(" [")?;
+            self.fmt_once(f)?;
+            f.write_str(" ...]")?;
+        }
+        if self.is_optional {
+            f.write_str("]")?;
+        }
+        Ok(())
+    }
+}
+
+impl Arg {
+    fn fmt_once(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.token.is_some() { " " } else { "" };
+        f.write_str(self.token.unwrap_or(""))?;
+        match self.kind {
+            ArgKind::PureToken => Ok(()),
+            ArgKind::OneOf(choices) => {
+                write!(f, "{separator}<")?;
+                fmt_list(choices, " | ", f)?;
+                f.write_str(">")
+            }
+            ArgKind::Block(parts) => {
+                f.write_str(separator)?;
+                fmt_list(parts, " ", f)
+            }
+            ArgKind::Key | ArgKind::String | ArgKind::Integer | ArgKind::Double | ArgKind::Pattern => {
+                write!(f, "{separator}{}", self.name)
+            }
+        }
+    }
+}
+
+fn fmt_list(args: &[Arg], separator: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (position, arg) in args.iter().enumerate() {
+        f.write_str(if position == 0 { "" } else { separator })?;
+        write!(f, "{arg}")?;
+    }
+    Ok(())
+}
+
 impl CommandSpec {
     /// Number of words with the name; negative: at least that many. As COMMAND INFO shows it.
     pub fn arity(&self) -> i64 {
         if !self.subcommands.is_empty() {
-            return -2;
+            return if self.arguments.is_empty() { -2 } else { -1 };
         }
         let min = 1 + self.arguments.iter().map(Arg::min_words).sum::<usize>() as i64;
         if self.arguments.iter().all(Arg::is_of_one_size) { min } else { -min }

@@ -13,7 +13,7 @@ use crate::keyspace::Keyspace;
 use crate::time::Micros;
 use crate::value::Value;
 use parking_lot::Mutex;
-use resp::{Protocol, ReplyWriter};
+use resp::ReplyWriter;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -96,7 +96,7 @@ impl Pubsub {
                 }
                 subscription.last_sent = value;
                 frame.clear();
-                let mut reply = ReplyWriter::new(&mut frame, protocol_of(&subscription.client));
+                let mut reply = ReplyWriter::new(&mut frame, subscription.client.protocol());
                 reply.push(3);
                 reply.bulk(b"message");
                 reply.bulk(name);
@@ -118,7 +118,7 @@ impl Pubsub {
                 }
                 let left = client.subscription_count.fetch_sub(1, Ordering::Relaxed) - 1;
                 frame.clear();
-                let mut reply = ReplyWriter::new(&mut frame, protocol_of(client));
+                let mut reply = ReplyWriter::new(&mut frame, client.protocol());
                 reply.push(3);
                 reply.bulk(b"unsubscribe");
                 reply.bulk(&name);
@@ -128,18 +128,19 @@ impl Pubsub {
         }
     }
 
-    /// Ends a departing client's subscriptions without a word to it.
+    /// Takes a departing client off the lists.
     pub(crate) fn forget(&self, client: &Client, keyspace: &Keyspace, clients: &Clients, now: Micros) {
+        self.remove_all(client, keyspace, now);
+        clients.remove(client);
+    }
+
+    /// Ends a client's subscriptions without a word to it.
+    pub(crate) fn remove_all(&self, client: &Client, keyspace: &Keyspace, now: Micros) {
         let names: Vec<Box<[u8]>> = client.subscriptions.lock().iter().cloned().collect();
         for name in names {
             if self.remove(client, &name) {
                 keyspace.unsubscribe(&name, now);
             }
         }
-        clients.remove(client);
     }
-}
-
-fn protocol_of(client: &Client) -> Protocol {
-    if client.protocol.load(Ordering::Relaxed) == 3 { Protocol::Resp3 } else { Protocol::Resp2 }
 }

@@ -245,7 +245,7 @@ impl Connection {
         self.worker.lend_output(&mut self.output);
         let (mut consumed, output_before) = (0, self.output.len());
         let step = loop {
-            let held_until = node.sleeping_until().max(node.clients.paused_until());
+            let held_until = node.sleeping_until();
             if held_until > now.monotonic && consumed < bytes.len() {
                 break Step::WaitUntil(held_until);
             }
