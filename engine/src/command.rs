@@ -189,12 +189,16 @@ impl Arg {
                 }
                 sum
             }
-            ArgKind::Key
-            | ArgKind::String
-            | ArgKind::Integer
-            | ArgKind::Double
-            | ArgKind::Pattern
-            | ArgKind::OneOf(_) => 1,
+            ArgKind::OneOf(choices) => {
+                let (mut min, mut i) = (usize::MAX, 0);
+                while i < choices.len() {
+                    let words = choices[i].min_words();
+                    min = if words < min { words } else { min };
+                    i += 1;
+                }
+                min
+            }
+            ArgKind::Key | ArgKind::String | ArgKind::Integer | ArgKind::Double | ArgKind::Pattern => 1,
         };
         own + self.token.is_some() as usize
     }
@@ -202,8 +206,12 @@ impl Arg {
     const fn is_of_one_size(&self) -> bool {
         let inner = match self.kind {
             ArgKind::OneOf(parts) | ArgKind::Block(parts) => {
+                let is_choice = matches!(self.kind, ArgKind::OneOf(_));
                 let mut i = 0;
-                while i < parts.len() && parts[i].is_of_one_size() {
+                while i < parts.len()
+                    && parts[i].is_of_one_size()
+                    && (!is_choice || parts[i].min_words() == parts[0].min_words())
+                {
                     i += 1;
                 }
                 i == parts.len()
@@ -219,11 +227,15 @@ impl Arg {
     }
 }
 
-/// As a manual writes it: `name [name ...]`, `[MATCH pattern]`, `<ON | OFF>`.
+/// As a manual writes it: `name [name ...]`, `[MATCH pattern]`, `[ID id [id ...]]`, `<ON | OFF>`.
 impl fmt::Display for Arg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_optional {
             f.write_str("[")?;
+        }
+        f.write_str(self.token.unwrap_or(""))?;
+        if self.token.is_some() && !matches!(self.kind, ArgKind::PureToken) {
+            f.write_str(" ")?;
         }
         self.fmt_once(f)?;
         if self.is_multiple {
@@ -239,22 +251,18 @@ impl fmt::Display for Arg {
 }
 
 impl Arg {
+    /// The argument without the word that stands before it.
     fn fmt_once(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let separator = if self.token.is_some() { " " } else { "" };
-        f.write_str(self.token.unwrap_or(""))?;
         match self.kind {
             ArgKind::PureToken => Ok(()),
             ArgKind::OneOf(choices) => {
-                write!(f, "{separator}<")?;
+                f.write_str("<")?;
                 fmt_list(choices, " | ", f)?;
                 f.write_str(">")
             }
-            ArgKind::Block(parts) => {
-                f.write_str(separator)?;
-                fmt_list(parts, " ", f)
-            }
+            ArgKind::Block(parts) => fmt_list(parts, " ", f),
             ArgKind::Key | ArgKind::String | ArgKind::Integer | ArgKind::Double | ArgKind::Pattern => {
-                write!(f, "{separator}{}", self.name)
+                f.write_str(self.name)
             }
         }
     }
@@ -292,12 +300,10 @@ impl CommandSpec {
 
     /// First key, last key, step: where the names of counters stand.
     pub fn key_positions(&self) -> (i64, i64, i64) {
-        let mut position = 1;
-        for arg in self.arguments {
+        for (position, arg) in (1..).zip(self.arguments) {
             if let ArgKind::Key = arg.kind {
                 return (position, if arg.is_multiple { -1 } else { position }, 1);
             }
-            position += 1;
         }
         (0, 0, 0)
     }

@@ -358,7 +358,7 @@ impl Node {
         *self.next_tick.lock()
     }
 
-    /// Does what is due: messages to subscribers, removal of counters at zero.
+    /// Does what is due: messages to subscribers, removal of counters at zero, the end of idle connections.
     pub fn run_timers(&self, now: Now) {
         let mut next = self.next_tick.lock();
         if now.monotonic < *next {
@@ -374,6 +374,20 @@ impl Node {
             self.keyspace.collect_zeros(now.monotonic, |_| true);
         }
         self.stats.sample_rates(now.monotonic);
+        self.close_idle(now.monotonic);
+    }
+
+    /// Closes the connections that `timeout` is over for.
+    fn close_idle(&self, now: Micros) {
+        let limit = Micros::from_secs(self.settings().timeout_secs.into());
+        if limit == Micros(0) {
+            return;
+        }
+        for client in self.clients.all() {
+            if client.is_idle_beyond(limit, now) {
+                client.kill();
+            }
+        }
     }
 
     /// Writes the reply of a task that the shell has finished.

@@ -1,33 +1,35 @@
 //! CLIENT: who is connected, and what may be done about it.
 
-use crate::clients::{Client, ClientKind, Peer};
-use crate::command::ArgKind::{self, Block, Integer, OneOf};
+use crate::clients::{Client, ClientKind};
+use crate::command::ArgKind::{self, Integer, OneOf};
 use crate::command::Flag::{Admin, Loading, Readonly};
 use crate::command::{Arg, CommandSpec, Context, Flag, Group, Outcome, parse_integer};
-use crate::commands;
+use crate::commands::client_list::{InfoLine, list, parse_kind};
 use crate::commands::command::help;
 use crate::commands::connection::USER;
 use crate::error::ClientError;
 use crate::session::ReplyMode;
 use crate::time::Micros;
-use std::fmt::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Longest name of a connection, and of a library and its version.
 const MAX_CLIENT_NAME_LEN: usize = 1_024;
-
-/// Waiting output up to this counts as `obl` in CLIENT LIST, what is beyond as `omem`; Redis's sizes.
-const STATIC_OUTPUT_LEN: usize = 16 * 1024;
 
 const ON_OFF: Arg = Arg::new("enabled", OneOf(&[Arg::word("on", "ON"), Arg::word("off", "OFF")]));
 
 const TYPE: Arg =
     Arg::new("client-type", OneOf(&[Arg::word("normal", "NORMAL"), Arg::word("pubsub", "PUBSUB")]))
-        .after("TYPE")
-        .optional();
+        .after("TYPE");
 
-const YES_NO: ArgKind = OneOf(&[Arg::word("yes", "YES"), Arg::word("no", "NO")]);
+const KILL_FILTERS: &[Arg] = &[
+    Arg::new("client-id", Integer).after("ID"),
+    TYPE,
+    Arg::new("ip:port", ArgKind::String).after("ADDR"),
+    Arg::new("ip:port", ArgKind::String).after("LADDR"),
+    Arg::new("username", ArgKind::String).after("USER"),
+    Arg::new("seconds", Integer).after("MAXAGE"),
+    Arg::new("skip", OneOf(&[Arg::word("yes", "YES"), Arg::word("no", "NO")])).after("SKIPME"),
+];
 
 pub(super) const COMMANDS: &[CommandSpec] = &[CommandSpec {
     name: "client",
@@ -41,9 +43,7 @@ pub(super) const COMMANDS: &[CommandSpec] = &[CommandSpec {
         if ctx.request.arg(1).eq_ignore_ascii_case(b"KILL") {
             return Err(ClientError::Syntax);
         }
-        Err(ClientError::text(
-            "ERR Syntax error, try CLIENT (LIST | KILL ip:port | GETNAME | SETNAME connection-name)",
-        ))
+        Err(wrong_words())
     },
 }];
 
@@ -124,7 +124,7 @@ const SUBCOMMANDS: &[CommandSpec] = &[
         "1.0.0",
         "Answers a line per connection.",
         &[Readonly, Admin, Loading],
-        &[TYPE, Arg::new("client-id", Integer).after("ID").optional().multiple()],
+        &[TYPE.optional(), Arg::new("client-id", Integer).after("ID").optional().multiple()],
         list,
     ),
     sub(
@@ -136,21 +136,9 @@ const SUBCOMMANDS: &[CommandSpec] = &[
             "filter",
             OneOf(&[
                 Arg::new("ip:port", ArgKind::String),
-                Arg::new(
-                    "new-format",
-                    Block(&[
-                        Arg::new("client-id", Integer).after("ID").optional(),
-                        TYPE,
-                        Arg::new("ip:port", ArgKind::String).after("ADDR").optional(),
-                        Arg::new("ip:port", ArgKind::String).after("LADDR").optional(),
-                        Arg::new("username", ArgKind::String).after("USER").optional(),
-                        Arg::new("seconds", Integer).after("MAXAGE").optional(),
-                        Arg::new("skip", YES_NO).after("SKIPME").optional(),
-                    ]),
-                ),
+                Arg::new("new-format", OneOf(KILL_FILTERS)).multiple(),
             ]),
-        )
-        .multiple()],
+        )],
         kill,
     ),
     sub(
@@ -202,6 +190,13 @@ const SUBCOMMANDS: &[CommandSpec] = &[
     }),
 ];
 
+/// The answer to an unknown subcommand and to one with a wrong number of words.
+pub(super) fn wrong_words() -> ClientError {
+    ClientError::text(
+        "ERR Syntax error, try CLIENT (LIST | KILL ip:port | GETNAME | SETNAME connection-name)",
+    )
+}
+
 /// A name that may stand in a line of CLIENT LIST: printable ASCII without blanks, not too long. Empty is fine.
 pub(super) fn checked_name(name: &[u8]) -> Result<Vec<u8>, ClientError> {
     checked(name, "ERR Client names cannot contain spaces, newlines or special characters.")
@@ -233,107 +228,6 @@ fn set_info(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     }
     ctx.reply.status("OK");
     Ok(Outcome::Done)
-}
-
-/// A client as CLIENT LIST shows it, at a moment; no line end. The fields are the original's.
-struct ListLine<'a>(&'a Client, Micros);
-
-impl fmt::Display for ListLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ListLine(client, now) = self;
-        let waiting = client.waiting_bytes();
-        let beyond = waiting.saturating_sub(STATIC_OUTPUT_LEN);
-        let is_blocked = client.output_bytes.load(Ordering::Relaxed) > 0;
-        write!(
-            f,
-            "id={} addr={} fd={} name={} age={} idle={} flags={} sub={} qbuf={} qbuf-free=0 obl={} oll={} omem={} \
-             events={} cmd={}",
-            client.id,
-            client.peer,
-            client.fd,
-            String::from_utf8_lossy(&client.name.lock()),
-            now.since(client.since).secs(),
-            now.since(client.last_active()).secs(),
-            flags(client),
-            client.subscription_count(),
-            client.query_bytes.load(Ordering::Relaxed),
-            waiting - beyond,
-            usize::from(beyond > 0),
-            beyond,
-            if is_blocked { "rw" } else { "r" },
-            last_command(client),
-        )
-    }
-}
-
-/// The same with what newer clients ask for; CLIENT LIST keeps to the fields that its readers know.
-struct InfoLine<'a>(&'a Client, Micros);
-
-impl fmt::Display for InfoLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let InfoLine(client, now) = self;
-        let library = client.library.lock();
-        write!(
-            f,
-            "{} laddr={} db=0 user=default resp={} lib-name={} lib-ver={}",
-            ListLine(client, *now),
-            client.peer.local(),
-            client.protocol_version(),
-            String::from_utf8_lossy(&library.name),
-            String::from_utf8_lossy(&library.version),
-        )
-    }
-}
-
-/// `O` monitor, `U` unix socket, `N` neither.
-fn flags(client: &Client) -> &'static str {
-    match (client.is_monitor(), &client.peer) {
-        (false, Peer::Tcp { .. }) => "N",
-        (true, Peer::Tcp { .. }) => "O",
-        (false, Peer::Unix(_)) => "U",
-        (true, Peer::Unix(_)) => "OU",
-    }
-}
-
-fn last_command(client: &Client) -> &'static str {
-    let number = client.last_command().map(usize::from);
-    number.and_then(|number| commands::all().nth(number)).map_or("NULL", |spec| spec.name)
-}
-
-fn list(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
-    let (mut kind, mut ids) = (None, None);
-    match ctx.request.iter().nth(2) {
-        None => {}
-        Some(word) if word.eq_ignore_ascii_case(b"TYPE") && ctx.request.len() == 4 => {
-            kind = Some(parse_kind(ctx.request.arg(3))?);
-        }
-        Some(word) if word.eq_ignore_ascii_case(b"ID") && ctx.request.len() > 3 => {
-            let asked: Result<Vec<i64>, _> = (3..ctx.request.len()).map(|at| ctx.integer(at)).collect();
-            ids = Some(asked.map_err(|_| ClientError::text("ERR Invalid client ID"))?);
-        }
-        Some(_) => return (COMMANDS[0].run)(ctx),
-    }
-    let mut lines = String::new();
-    for client in ctx.node.clients.all() {
-        let is_wanted = kind.is_none_or(|kind| client.kind() == kind)
-            && ids.as_ref().is_none_or(|ids| ids.contains(&(client.id as i64)));
-        if is_wanted && !client.is_killed() {
-            writeln!(lines, "{}", ListLine(&client, ctx.now.monotonic))
-                .expect("a string takes what it is given");
-        }
-    }
-    ctx.reply.verbatim(b"txt", lines.as_bytes());
-    Ok(Outcome::Done)
-}
-
-fn parse_kind(word: &[u8]) -> Result<ClientKind, ClientError> {
-    if word.eq_ignore_ascii_case(b"normal") {
-        Ok(ClientKind::Normal)
-    } else if word.eq_ignore_ascii_case(b"pubsub") {
-        Ok(ClientKind::Pubsub)
-    } else {
-        Err(ClientError::quoting("ERR Unknown client type '", word, "'"))
-    }
 }
 
 /// Which connections CLIENT KILL means; each filter that is given must fit.
@@ -394,10 +288,10 @@ impl<'a> KillFilter<'a> {
 
     fn fits(&self, client: &Client, own_id: u64, now: Micros) -> bool {
         let is_at = |wanted: &[u8], addr: String| addr.as_bytes() == wanted;
-        !client.is_killed()
-            && !self.is_of_nobody
-            && !(self.is_sparing_self && client.id == own_id)
-            && self.id.is_none_or(|id| u64::try_from(id) == Ok(client.id))
+        if client.is_killed() || self.is_of_nobody || (self.is_sparing_self && client.id == own_id) {
+            return false;
+        }
+        self.id.is_none_or(|id| u64::try_from(id) == Ok(client.id))
             && self.kind.is_none_or(|kind| client.kind() == kind)
             && self.addr.is_none_or(|addr| is_at(addr, client.peer.to_string()))
             && self.local_addr.is_none_or(|addr| is_at(addr, client.peer.local().to_owned()))
@@ -439,10 +333,10 @@ fn pause(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
         None => false,
         Some(word) if word.eq_ignore_ascii_case(b"ALL") => false,
         Some(word) if word.eq_ignore_ascii_case(b"WRITE") => true,
-        Some(_) => return (COMMANDS[0].run)(ctx),
+        Some(_) => return Err(wrong_words()),
     };
     if ctx.request.len() > 4 {
-        return (COMMANDS[0].run)(ctx);
+        return Err(wrong_words());
     }
     let ms = parse_integer(ctx.request.arg(2))
         .ok_or(ClientError::text("ERR timeout is not an integer or out of range"))?;
@@ -483,37 +377,12 @@ mod tests {
     use crate::command::Outcome;
     use crate::commands::harness::Harness;
     use crate::node::TaskResult;
+    use crate::settings::Settings;
     use crate::time::Micros;
     use std::sync::atomic::Ordering;
 
     const SYNTAX: &str =
         "-ERR Syntax error, try CLIENT (LIST | KILL ip:port | GETNAME | SETNAME connection-name)|";
-
-    /// The text of a bulk.
-    fn text(reply: &str) -> &str {
-        reply.split_once('|').expect("a bulk has a header").1.trim_end_matches('|')
-    }
-
-    #[test]
-    fn list_shows_a_line_per_connection_in_the_recorded_format() {
-        let mut harness = Harness::new();
-        let (named, subscriber) = (harness.connect(), harness.connect());
-        harness.run_on(named, "CLIENT SETNAME me");
-        harness.run_on(subscriber, "SUBSCRIBE x y");
-        harness.wait(Micros::from_secs(5));
-        harness.session(named).client().query_bytes.store(7, Ordering::Relaxed);
-        harness.session(named).client().output_bytes.store(20_000, Ordering::Relaxed);
-        let reply = harness.run("CLIENT LIST");
-        let expected = "id=1 addr=127.0.0.1:4242 fd=9 name= age=5 idle=0 flags=N sub=0 qbuf=0 qbuf-free=0 obl=0 oll=0 omem=0 events=r cmd=client\n\
-             id=2 addr=127.0.0.1:4243 fd=9 name=me age=5 idle=5 flags=N sub=0 qbuf=7 qbuf-free=0 obl=16384 oll=1 omem=3616 events=rw cmd=client\n\
-             id=3 addr=127.0.0.1:4244 fd=9 name= age=5 idle=5 flags=N sub=2 qbuf=0 qbuf-free=0 obl=0 oll=0 omem=0 events=r cmd=subscribe\n";
-        assert_eq!(text(&reply), expected);
-        assert_eq!(text(&harness.run("CLIENT LIST TYPE pubsub")).lines().count(), 1);
-        assert_eq!(text(&harness.run("CLIENT LIST ID 1 3 99")).lines().count(), 2);
-        assert_eq!(harness.run("CLIENT LIST TYPE master"), "-ERR Unknown client type 'master'|");
-        assert_eq!(harness.run("CLIENT LIST ID x"), "-ERR Invalid client ID|");
-        assert_eq!(harness.run("CLIENT LIST a"), SYNTAX);
-    }
 
     #[test]
     fn wrong_subcommands_and_numbers_of_words_answer_the_recorded_text() {
@@ -548,22 +417,6 @@ mod tests {
         assert_eq!(harness.run("CLIENT GETNAME"), "$2|~!|");
         assert_eq!(harness.run("CLIENT SETNAME "), "+OK|");
         assert_eq!(harness.run("CLIENT GETNAME"), "$-1|");
-    }
-
-    #[test]
-    fn info_shows_the_library() {
-        let mut harness = Harness::new();
-        assert_eq!(harness.run("CLIENT ID"), ":1|");
-        assert_eq!(harness.run("CLIENT SETINFO LIB-NAME lib"), "+OK|");
-        assert_eq!(harness.run("CLIENT SETINFO lib-ver 1.2"), "+OK|");
-        assert_eq!(harness.run("CLIENT SETINFO OTHER x"), "-ERR Unrecognized option 'OTHER'|");
-        let reply = harness.run("CLIENT INFO");
-        assert!(
-            text(&reply).ends_with(
-                "cmd=client laddr=127.0.0.1:5262 db=0 user=default resp=2 lib-name=lib lib-ver=1.2\n"
-            ),
-            "{reply}"
-        );
     }
 
     #[test]
@@ -638,6 +491,20 @@ mod tests {
         harness.run("CLIENT PAUSE 100000 ALL");
         assert_eq!(harness.run("CLIENT UNPAUSE"), "+OK|");
         assert_eq!(harness.run("INCR a"), "$1|1|");
+    }
+
+    #[test]
+    fn an_idle_connection_is_closed_after_its_timeout_unless_it_listens() {
+        let mut harness = Harness::with(Settings { timeout_secs: 2, ..Settings::default() });
+        let (idle, subscriber) = (harness.connect(), harness.connect());
+        harness.run_on(subscriber, "SUBSCRIBE x");
+        for _ in 0..3 {
+            assert!(!harness.session(idle).client().is_killed());
+            harness.run("PING");
+            harness.wait(Micros::from_secs(1));
+        }
+        let mut is_killed = |number| harness.session(number).client().is_killed();
+        assert!(is_killed(idle) && !is_killed(subscriber) && !is_killed(0));
     }
 
     #[test]

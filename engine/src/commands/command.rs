@@ -113,7 +113,7 @@ fn info(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 }
 
 /// Name, arity, flags, first key, last key, step. Clients of RESP3 expect what Redis 7 has behind these, too:
-/// categories, tips, key specifications (none of which exist here) and subcommands.
+/// categories and tips (there are none), key specifications and subcommands.
 fn reply_info(reply: &mut ReplyWriter<'_>, spec: &CommandSpec, container: Option<&CommandSpec>) {
     let is_long = reply.protocol() == Protocol::Resp3;
     let in_container = i64::from(container.is_some());
@@ -131,9 +131,40 @@ fn reply_info(reply: &mut ReplyWriter<'_>, spec: &CommandSpec, container: Option
     if is_long {
         reply.set(0);
         reply.set(0);
-        reply.set(0);
+        reply_key_specification(reply, spec, first + offset, last);
         reply.array(spec.subcommands.len());
         spec.subcommands.iter().for_each(|sub| reply_info(reply, sub, Some(spec)));
+    }
+}
+
+/// The positions of names once more, as Redis 7 writes them: clients that read them look at nothing else.
+fn reply_key_specification(reply: &mut ReplyWriter<'_>, spec: &CommandSpec, first: i64, last: i64) {
+    if first == 0 {
+        return reply.array(0);
+    }
+    let (access, purpose) = if spec.has(Flag::Write) { ("RW", "UPDATE") } else { ("RO", "ACCESS") };
+    reply.array(1);
+    reply.map(3);
+    reply.bulk(b"flags");
+    reply.set(2);
+    reply.status(access);
+    reply.status(purpose);
+    reply.bulk(b"begin_search");
+    reply_search(reply, "index", &[("index", first)]);
+    reply.bulk(b"find_keys");
+    let last_from_first = if last < 0 { -1 } else { 0 };
+    reply_search(reply, "range", &[("lastkey", last_from_first), ("keystep", 1), ("limit", 0)]);
+}
+
+fn reply_search(reply: &mut ReplyWriter<'_>, kind: &str, numbers: &[(&str, i64)]) {
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(kind.as_bytes());
+    reply.bulk(b"spec");
+    reply.map(numbers.len());
+    for (key, number) in numbers {
+        reply.bulk(key.as_bytes());
+        reply.integer(*number);
     }
 }
 
@@ -384,7 +415,9 @@ mod tests {
         harness.run("HELLO 3");
         assert_eq!(
             harness.run("COMMAND INFO get nosuch"),
-            "*2|*10|$3|get|:-2|~2|+readonly|+fast|:1|:1|:1|~0|~0|~0|*0|_|"
+            "*2|*10|$3|get|:-2|~2|+readonly|+fast|:1|:1|:1|~0|~0|*1|%3|$5|flags|~2|+RO|+ACCESS|\
+             $12|begin_search|%2|$4|type|$5|index|$4|spec|%1|$5|index|:1|\
+             $9|find_keys|%2|$4|type|$5|range|$4|spec|%3|$7|lastkey|:0|$7|keystep|:1|$5|limit|:0|*0|_|"
         );
     }
 

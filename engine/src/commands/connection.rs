@@ -308,11 +308,11 @@ fn reset(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 mod tests {
     use crate::command::Outcome;
     use crate::commands::harness::Harness;
-    use crate::settings::Settings;
+    use crate::settings::{Secret, Settings};
     use crate::time::Micros;
 
     fn locked() -> Harness {
-        Harness::with(Settings { requirepass: b"foobar".to_vec(), ..Settings::default() })
+        Harness::with(Settings { requirepass: Secret(b"foobar".to_vec()), ..Settings::default() })
     }
 
     const NOAUTH: &str = "-NOAUTH Authentication required.|";

@@ -6,7 +6,7 @@ use crate::error::ClientError;
 use crate::ids::NodeId;
 use crate::node::{Node, NodeConfig, ProcessInfo, Shell, TaskResult};
 use crate::session::Session;
-use crate::settings::Settings;
+use crate::settings::{Secret, Settings};
 use crate::time::{Micros, Now};
 use resp::Request;
 use std::sync::Arc;
@@ -109,7 +109,7 @@ impl Harness {
     /// Sets the password as CONFIG SET does.
     pub(crate) fn set_password(&mut self, password: &str) {
         let mut settings = Settings::clone(&self.node.settings());
-        settings.requirepass = password.into();
+        settings.requirepass = Secret(password.into());
         self.node.change_settings(settings).expect("the shell of tests accepts everything");
     }
 }

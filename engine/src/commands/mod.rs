@@ -1,6 +1,7 @@
 //! The commands, a file per group. `all` goes over the whole table.
 
 mod client;
+mod client_list;
 mod command;
 mod connection;
 mod counters;
