@@ -379,7 +379,6 @@ mod tests {
     use crate::node::TaskResult;
     use crate::settings::Settings;
     use crate::time::Micros;
-    use std::sync::atomic::Ordering;
 
     const SYNTAX: &str =
         "-ERR Syntax error, try CLIENT (LIST | KILL ip:port | GETNAME | SETNAME connection-name)|";
