@@ -79,7 +79,8 @@ impl Hello {
         let incarnation = reader.number("incarnation")?;
         let port = reader.number("port")?;
         let bus_port = reader.number("bus port")?;
-        let ip = std::str::from_utf8(reader.bytes(MAX_IP_LEN, "ip")?).map_err(|_| DecodeError { what: "ip" })?;
+        let ip =
+            std::str::from_utf8(reader.bytes(MAX_IP_LEN, "ip")?).map_err(|_| DecodeError { what: "ip" })?;
         let hello =
             Hello { id, incarnation, port, bus_port, ip: ip.to_owned(), epoch: reader.generation("epoch")? };
         reader.end()?;
@@ -202,6 +203,15 @@ impl Heartbeat {
         }
         reader.end()?;
         let is_complete = flags & 1 != 0;
-        Ok(Heartbeat { stamp, echo, hold, is_complete, is_recovering: flags & 2 != 0, as_of_age, sent, digests })
+        Ok(Heartbeat {
+            stamp,
+            echo,
+            hold,
+            is_complete,
+            is_recovering: flags & 2 != 0,
+            as_of_age,
+            sent,
+            digests,
+        })
     }
 }
