@@ -285,8 +285,7 @@ impl Counter {
         let full = self.make_full();
         let before = full.record.take().unwrap_or_default();
         let peers = full.peers.iter().map(|peer| peer.stated(before.generation, now, horizons));
-        let record =
-            before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
+        let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
         full.record = Some(before);
         full.since_start = full.since_start.take().map(|_| Box::new(0));
         self.learn(record);
@@ -387,7 +386,8 @@ impl Counter {
 
     /// Whether users should not see it: it was deleted, and nobody has counted since.
     pub(crate) fn is_deleted(&self) -> bool {
-        self.full().is_some_and(|full| full.record().is_some_and(|record| record.is_deletion)) && self.is_zero()
+        self.full().is_some_and(|full| full.record().is_some_and(|record| record.is_deletion))
+            && self.is_zero()
     }
 
     /// Whether nobody here holds on to it: a zero may go.
