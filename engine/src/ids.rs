@@ -25,6 +25,15 @@ impl NodeId {
     }
 }
 
+impl NodeId {
+    /// The first eight bytes as a number: tells authors of SETs apart.
+    pub fn author(self) -> u64 {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.0[..8]);
+        u64::from_be_bytes(bytes)
+    }
+}
+
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -35,6 +44,50 @@ impl fmt::Debug for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", &self.to_string()[..8])
     }
+}
+
+/// When a state of a node's shard was published: (incarnation, n), in that order. A node's publications are numbered
+/// from 1 within each of its incarnations; `Seq::ZERO` is before all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq {
+    /// The start of the process that published it; later starts have higher numbers.
+    pub incarnation: u32,
+    /// The number within that incarnation.
+    pub n: u64,
+}
+
+impl Seq {
+    /// Before every publication.
+    pub const ZERO: Seq = Seq { incarnation: 0, n: 0 };
+}
+
+/// A SET's era: a hybrid logical clock (Kulkarni et al. 2014) and, between equal clocks, the author.
+/// The highest wins. `Generation::ZERO` is the era before any SET.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation {
+    /// Milliseconds since 1970 times 2^12, or one more than the highest seen if that is later.
+    pub time: u64,
+    /// The first eight bytes of the author's id.
+    pub author: u64,
+}
+
+impl Generation {
+    /// Before any SET.
+    pub const ZERO: Generation = Generation { time: 0, author: 0 };
+
+    /// Whether no SET has happened.
+    pub fn is_zero(self) -> bool {
+        self == Generation::ZERO
+    }
+}
+
+/// A member's place in this node's table of members. Zero is the node itself. Means nothing on another node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberIndex(pub u16);
+
+impl MemberIndex {
+    /// The node itself.
+    pub const SELF: MemberIndex = MemberIndex(0);
 }
 
 #[cfg(test)]

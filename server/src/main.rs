@@ -5,6 +5,8 @@
 
 mod config;
 mod connection;
+#[allow(dead_code, unused_imports, reason = "until the node keeps its counters on it")]
+mod disk;
 mod listener;
 mod logging;
 mod process;
@@ -37,10 +39,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 fn main() -> ExitCode {
     match config::load(std::env::args_os().skip(1)) {
         Err(error) => complain(&error.to_string()),
-        Ok(Startup { mode: Mode::Help, .. }) => say(config::HELP),
-        Ok(Startup { mode: Mode::Version, .. }) => {
-            say(concat!("discnt-server ", env!("CARGO_PKG_VERSION"), "\n"))
-        }
+        Ok(Startup { mode: Mode::Help, .. }) => say(&config::help_text()),
+        Ok(Startup { mode: Mode::Version, .. }) => say(&config::version_text()),
         Ok(startup) => match start(startup) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error),

@@ -18,7 +18,7 @@ pub enum Kind {
         min: u64,
         /// The highest.
         max: u64,
-        /// What it counts, plural.
+        /// What it counts, or more about it, for messages.
         unit: &'static str,
     },
     /// A number of bytes, perhaps with a unit.
@@ -50,7 +50,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Kind::Flag => f.write_str("yes or no"),
-            Kind::Number { min, max, unit } => write!(f, "a whole number of {unit} from {min} to {max}"),
+            Kind::Number { min, max, unit } => write!(f, "a whole number from {min} to {max} ({unit})"),
             Kind::Memory => {
                 f.write_str("a number of bytes, with k, kb, m, mb, g or gb if you like (k = 1000, kb = 1024)")
             }

@@ -7,23 +7,25 @@
 //!
 //! Lacks on purpose: files, environment, clock. Whoever holds a changed `Settings` makes the change happen.
 
-// mod command;
-// mod file;
+mod command;
+mod file;
 mod given;
-
-// mod rewrite;
+mod lists;
+mod rewrite;
 mod table;
 mod words;
 
-// pub use command::{ConfigSetError, config_get, config_set};
-// pub use file::{ConfigReader, Included, LineError, MAX_INCLUDE_DEPTH, OpenIncluded};
 pub use crate::precision::Precision;
+pub use command::{ConfigSetError, config_get, config_set};
+pub use file::{ConfigReader, Included, LineError, MAX_INCLUDE_DEPTH, OpenIncluded};
 pub use given::{Given, Kind, Place, SettingError};
-// pub use rewrite::{REWRITE_SIGNATURE, rewrite};
+pub use rewrite::{REWRITE_SIGNATURE, rewrite};
 pub use table::SETTINGS;
 pub use words::{AppendFsync, LogLevel, Named, Supervised, SyslogFacility};
 
 use crate::value::Value;
+use std::fmt;
+use std::ops::Deref;
 
 /// What `PORT + BUS_PORT_OFFSET` is: the port of the cluster bus.
 pub const BUS_PORT_OFFSET: u16 = 10_000;
@@ -67,7 +69,7 @@ pub struct Settings {
     pub maxclients: u32,
     pub io_threads: u16,
     pub client_output_buffer_limit: OutputLimits,
-    pub requirepass: Vec<u8>,
+    pub requirepass: Secret,
     pub rename_command: Vec<RenamedCommand>,
     // The process.
     pub daemonize: bool,
@@ -98,7 +100,7 @@ pub struct Settings {
     // The cluster.
     pub cluster_node_timeout_ms: u64,
     pub cluster_config_file: String,
-    pub cluster_secret: Vec<u8>,
+    pub cluster_secret: Secret,
     pub cluster_announce_ip: String,
     /// 0 announces `port`.
     pub cluster_announce_port: u16,
@@ -120,7 +122,7 @@ impl Default for Settings {
             maxclients: 10_000,
             io_threads: 0,
             client_output_buffer_limit: OutputLimits::default(),
-            requirepass: Vec::new(),
+            requirepass: Secret::default(),
             rename_command: Vec::new(),
             daemonize: false,
             supervised: Supervised::No,
@@ -147,7 +149,7 @@ impl Default for Settings {
             ddbchecksum: true,
             cluster_node_timeout_ms: 15_000,
             cluster_config_file: "nodes.conf".to_owned(),
-            cluster_secret: Vec::new(),
+            cluster_secret: Secret::default(),
             cluster_announce_ip: String::new(),
             cluster_announce_port: 0,
             cluster_announce_bus_port: 0,
@@ -198,6 +200,24 @@ pub struct RenamedCommand {
     pub name: String,
 }
 
+/// Bytes that no log and no message may show; empty stands for none.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub Vec<u8>);
+
+impl Deref for Secret {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "no secret" } else { "a secret" })
+    }
+}
+
 /// When a setting may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
@@ -212,8 +232,9 @@ pub enum When {
 pub enum Shown {
     /// Its value.
     Plainly,
-    /// Its value if asked by its exact name, which only a client does that knows what it asks for; `SECRET_MASK` if a
-    /// pattern found it, as in `CONFIG GET *`, whose answers end up in reports and dashboards.
+    /// Its value if asked by its exact name; `SECRET_MASK` if a pattern found it, as in `CONFIG GET *`, whose answers
+    /// end up in reports and dashboards. Right only for what a client that may ask has had to know before: the
+    /// password.
     ByNameOnly,
     /// `SECRET_MASK` if set.
     Masked,
@@ -223,6 +244,9 @@ pub enum Shown {
 
 /// What stands for a secret that is set. An empty secret is shown as it is.
 pub const SECRET_MASK: &[u8] = b"********";
+
+/// What follows the name of a setting on each of its lines in a file, quoted.
+pub type Lines = fn(&Settings) -> Vec<Vec<u8>>;
 
 /// Everything about one setting but its default.
 pub struct SettingSpec {
@@ -240,8 +264,8 @@ pub struct SettingSpec {
     pub get: fn(&Settings) -> Vec<u8>,
     /// Takes over what an operator gave. After an error, discard the settings: a list may hold part of it.
     pub set: fn(&mut Settings, &Given<'_>) -> Result<(), SettingError>,
-    /// What follows the name on each line of a file, quoted; `None`: one line with what `get` answers.
-    pub lines: Option<fn(&Settings) -> Vec<Vec<u8>>>,
+    /// Its lines in a file; `None`: one line with what `get` answers.
+    pub lines: Option<Lines>,
 }
 
 impl SettingSpec {
@@ -300,6 +324,12 @@ mod tests {
             let changed = config_set(&Settings::default(), &[(spec.name.as_bytes(), &value)]);
             assert_eq!(changed, Ok(Settings::default()), "{}", spec.name);
         }
+    }
+
+    #[test]
+    fn debug_output_shows_no_secret() {
+        let settings = Settings { requirepass: Secret(b"hunter2".to_vec()), ..Settings::default() };
+        assert!(!format!("{settings:?}").contains("hunter2"));
     }
 
     #[test]

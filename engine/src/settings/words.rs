@@ -45,11 +45,11 @@ named! {
     Supervised {
         /// Nobody.
         No = "no",
-        /// A supervisor that expects the process to stop itself once.
+        /// Accepted for old files; works like `No`.
         Upstart = "upstart",
         /// A supervisor that is told through the socket in NOTIFY_SOCKET.
         Systemd = "systemd",
-        /// Whichever of the two the environment shows.
+        /// `Systemd` if the environment has NOTIFY_SOCKET.
         Auto = "auto",
     }
 }

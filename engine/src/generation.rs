@@ -1,0 +1,125 @@
+//! SET as a generation: what a SET leaves behind, and the three rules by which every node comes to the same value.
+//!
+//! A SET can't tell everybody to stop counting for a moment. Instead it says which increments it has seen, and everybody
+//! else works out what it has not seen. A `Record` holds the generation, the value, and what its author had
+//! *observed* of each shard: (the shard's generation, its seq, its value), inheriting from the record before what that had
+//! observed at a later seq. The highest generation wins, wholly. Then
+//!
+//! - total = value + the sum over all shards of what each *counts*;
+//! - a shard counts its value if it is stated in the winning generation; nothing if the copy is no newer than what the
+//!   winner observed; its value less the observed one if both are stated in the same older generation; else its value;
+//! - an owner that learns of a higher generation *restates* its shard: it subtracts what the winner observed of it and
+//!   adds back what losing generations had subtracted since that observation. It alone remembers those
+//!   (`Subtractions`), so they are part of its shard's state until every member knows the generation.
+//!
+//! The sum comes to value + every increment that the winner's author had not seen, directly or through an earlier SET
+//! that it had seen, after every history that heals (the executable model of the design checks that by brute force,
+//! and the simulator checks the real thing).
+
+use crate::ids::{Generation, MemberIndex, Seq};
+use crate::value::Value;
+
+/// What a SET's author knew of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Observed {
+    pub(crate) member: MemberIndex,
+    pub(crate) generation: Generation,
+    pub(crate) seq: Seq,
+    /// The exact value of the own shard, the estimate of a peer's.
+    pub(crate) value: Value,
+}
+
+/// What a SET leaves behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) generation: Generation,
+    pub(crate) value: Value,
+    /// It was a DEL: while the counter reads zero it does not exist.
+    pub(crate) is_deletion: bool,
+    pub(crate) observed: Vec<Observed>,
+}
+
+/// A shard as the rules see it: who owns it and what it said last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stated {
+    pub(crate) member: MemberIndex,
+    pub(crate) generation: Generation,
+    pub(crate) seq: Seq,
+    pub(crate) value: Value,
+}
+
+impl Record {
+    pub(crate) fn observed_of(&self, member: MemberIndex) -> Option<&Observed> {
+        self.observed.iter().find(|observed| observed.member == member)
+    }
+
+    /// The record of a SET that replaces this one, by an author that sees these shards.
+    pub(crate) fn succeeded_by(
+        &self,
+        generation: Generation,
+        value: Value,
+        is_deletion: bool,
+        shards: impl Iterator<Item = Stated>,
+    ) -> Record {
+        let mut observed = self.observed.clone();
+        for shard in shards {
+            let now = Observed {
+                member: shard.member,
+                generation: shard.generation,
+                seq: shard.seq,
+                value: shard.value,
+            };
+            match observed.iter_mut().find(|before| before.member == shard.member) {
+                Some(before) if shard.seq >= before.seq => *before = now,
+                Some(_) => {}
+                None => observed.push(now),
+            }
+        }
+        Record { generation, value, is_deletion, observed }
+    }
+
+    /// What a shard adds to the total in units of 10^-17, under this record.
+    pub(crate) fn counts(&self, shard: &Stated) -> i128 {
+        let value = shard.value.units();
+        if shard.generation == self.generation {
+            return value;
+        }
+        match self.observed_of(shard.member) {
+            None => value,
+            Some(seen) if shard.seq <= seen.seq => 0,
+            Some(seen) if shard.generation == seen.generation => value - seen.value.units(),
+            Some(_) => value,
+        }
+    }
+}
+
+/// What an owner has subtracted from its shard, oldest first: (the generation that it left, the amount).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Subtractions(pub(crate) Vec<(Generation, i128)>);
+
+impl Subtractions {
+    /// The amount to subtract on learning of a record that observed this of the own shard.
+    pub(crate) fn amount_for(&self, seen: Option<&Observed>) -> i128 {
+        match seen {
+            None => -self.0.iter().map(|(_, amount)| amount).sum::<i128>(),
+            Some(seen) => {
+                let since = self.0.iter().filter(|(left, _)| *left >= seen.generation);
+                seen.value.units() - since.map(|(_, amount)| amount).sum::<i128>()
+            }
+        }
+    }
+
+    /// Notes a subtraction.
+    pub(crate) fn note(&mut self, left: Generation, amount: i128) {
+        self.0.push((left, amount));
+    }
+
+    /// Forgets what no SET can ask back any more: every member knows `known` or a higher generation.
+    pub(crate) fn forget_before(&mut self, known: Generation) {
+        self.0.retain(|(left, _)| *left >= known);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
