@@ -12,6 +12,7 @@ use crate::world::{Errand, World};
 use engine::NodeId;
 use engine::cluster::ClusterRequest;
 use engine::time::Micros;
+use std::collections::BTreeSet;
 
 /// A node that nobody has written to for so long before its death has lost nothing, if a peer was reachable throughout.
 const QUIET_BEFORE_DEATH: Micros = Micros::from_secs(1);
@@ -41,8 +42,8 @@ pub struct Faults {
     dead: Vec<usize>,
     /// Hosts whose node has been forgotten though it lived.
     zombies: Vec<usize>,
-    /// Hosts that have been introduced to the others at some time.
-    is_joined: Vec<bool>,
+    /// Pairs of nodes of which one has known the other at some time: they must find each other again by themselves.
+    acquainted: BTreeSet<(NodeId, NodeId)>,
     /// Nodes to be forgotten in the end.
     to_forget: Vec<NodeId>,
 }
@@ -67,7 +68,7 @@ impl Faults {
             dice: Dice::new(plan.seed ^ 0xfa17),
             dead: Vec::new(),
             zombies: Vec::new(),
-            is_joined: vec![false; plan.hosts],
+            acquainted: BTreeSet::new(),
             to_forget: Vec::new(),
         }
     }
@@ -222,8 +223,7 @@ impl Faults {
         let is_fit = host != by
             && stage.world.hosts[host].process.is_some()
             && stage.world.hosts[by].is_answering()
-            && self.is_joined[host]
-            && self.is_joined[by]
+            && knows(stage, by, stage.world.hosts[host].id)
             && !self.zombies.contains(&host)
             && !self.zombies.contains(&by)
             && self.living(stage) > 2;
@@ -236,7 +236,7 @@ impl Faults {
     }
 
     fn reset_all(&mut self, stage: &mut Stage<'_>, host: usize) {
-        if stage.world.hosts[host].is_answering() && self.is_joined[host] && !self.zombies.contains(&host) {
+        if stage.world.hosts[host].is_answering() && !self.zombies.contains(&host) {
             request(stage, host, ClusterRequest::ResetAll).expect("DEBUG RESET is never refused");
         }
     }
@@ -288,24 +288,37 @@ impl Faults {
             let place = place_of(&stage.world, host);
             note_loss(stage, host, false);
             request(stage, host, ClusterRequest::Reset { hard: true }).expect("CLUSTER RESET is never refused");
-            self.is_joined[host] = false;
             self.to_forget.push(place.id);
         }
-        self.note_joined(stage);
-        let Some(&anchor) = self.alive(stage).iter().find(|&&host| self.is_joined[host]) else {
-            let alive = self.alive(stage);
-            return alive.iter().skip(1).for_each(|&host| meet(stage, host, alive[0]));
-        };
-        for host in self.alive(stage) {
-            if !self.is_joined[host] {
-                meet(stage, host, anchor);
-            }
+        self.note_acquainted(stage);
+        let alive = self.alive(stage);
+        let group = self.group_of(stage, alive[0]);
+        if let Some(&stranger) = alive.iter().find(|host| !group.contains(host)) {
+            meet(stage, stranger, *self.dice.pick(&group));
         }
         for id in self.to_forget.clone() {
-            if self.alive(stage).iter().any(|&host| knows(stage, host, id)) {
+            if alive.iter().any(|&host| knows(stage, host, id)) {
                 self.forget(stage, id);
             }
         }
+    }
+
+    /// Hosts that are acquainted with this one, directly or through others.
+    fn group_of(&self, stage: &Stage<'_>, host: usize) -> Vec<usize> {
+        let id = |host: usize| stage.world.hosts[host].id;
+        let mut group = vec![host];
+        let mut next = 0;
+        while let Some(&from) = group.get(next) {
+            next += 1;
+            for other in self.alive(stage) {
+                let (a, b) = (id(from), id(other));
+                let has_met = self.acquainted.contains(&(a, b)) || self.acquainted.contains(&(b, a));
+                if has_met && !group.contains(&other) {
+                    group.push(other);
+                }
+            }
+        }
+        group
     }
 
     /// Hosts with a process that belongs to the cluster in the end.
@@ -318,11 +331,12 @@ impl Faults {
         &self.to_forget
     }
 
-    /// Notes who has got into the cluster by now.
-    pub fn note_joined(&mut self, stage: &Stage<'_>) {
+    /// Notes who knows whom by now.
+    pub fn note_acquainted(&mut self, stage: &Stage<'_>) {
         for host in self.alive(stage) {
             let process = stage.world.hosts[host].process.as_deref().expect("it is alive");
-            self.is_joined[host] |= process.members().len() > 1;
+            let id = process.id();
+            self.acquainted.extend(process.members().into_iter().map(|member| (id, member)));
         }
     }
 }

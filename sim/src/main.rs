@@ -18,6 +18,9 @@ const USAGE: &str = "usage: sim --seeds FIRST..END [--threads N] [--keep-going] 
 /// Lines of history that a failing seed shows.
 const HISTORY_LINES: usize = 40;
 
+/// Violations that are shown: what follows the first is often its consequence.
+const MAX_SHOWN: usize = 3;
+
 #[derive(Debug)]
 struct Options {
     seeds: (u64, u64),
@@ -137,8 +140,11 @@ fn summary(report: &Report) -> String {
         report.settled_after.millis(),
         report.hash
     );
-    for violation in &report.violations {
+    for violation in report.violations.iter().take(MAX_SHOWN) {
         text += &format!("  VIOLATION: {violation}\n");
+    }
+    if report.violations.len() > MAX_SHOWN {
+        text += &format!("  and {} more violations\n", report.violations.len() - MAX_SHOWN);
     }
     text
 }

@@ -14,8 +14,11 @@ use std::net::SocketAddr;
 /// Order of a node's updates: (incarnation, n).
 pub type Seq = (u32, u64);
 
-/// A SET's era: (logical clock, author). `None` before the first SET of a counter.
-pub type Generation = Option<(u64, NodeId)>;
+/// A SET's era: (logical clock, the author's `NodeId::author`). `None` before the first SET of a counter.
+pub type Generation = Option<(u64, u64)>;
+
+/// The last DEBUG RESET that a node has carried out: (logical clock, author). Zeros before the first.
+pub type Epoch = (u64, u64);
 
 /// A shard as somebody knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +87,8 @@ pub trait Process {
     fn inspect(&self, name: &[u8], now: Now) -> CounterState;
     /// The members that it knows, itself included.
     fn members(&self) -> Vec<NodeId>;
-    /// Names the DEBUG RESET that it has carried out last; zero before the first.
-    fn reset_epoch(&self) -> u64;
+    /// The DEBUG RESET that it has carried out last.
+    fn reset_epoch(&self) -> Epoch;
     /// What a disk would hold if it were perfect; `None` if this program has no disk.
     fn image(&self) -> Option<Vec<u8>>;
     /// How many things its collections hold, by name: what must not grow in quiet times.

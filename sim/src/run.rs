@@ -123,7 +123,7 @@ impl Run<'_> {
 
     /// The judge looks at every counter on every node.
     fn sweep(&mut self) {
-        self.faults.note_joined(&self.stage);
+        self.faults.note_acquainted(&self.stage);
         for host in 0..self.stage.plan.hosts {
             let Some(process) = self.stage.world.hosts[host].process.as_deref() else { continue };
             let place = place_of(&self.stage.world, host);
@@ -167,14 +167,14 @@ impl Run<'_> {
 
     /// Whether the cluster is whole and all agree on everything.
     fn verdict(&mut self) -> Result<(), String> {
-        self.faults.note_joined(&self.stage);
+        self.faults.note_acquainted(&self.stage);
         let alive = self.faults.alive(&self.stage);
         self.members_agree(&alive)?;
         for counter in 0..self.stage.plan.counters {
             let findings: Vec<Finding> = alive.iter().map(|&host| self.find(host, counter)).collect();
             if let Some(other) = findings.iter().find(|f| f.place.epoch != findings[0].place.epoch) {
                 let (a, b) = (findings[0].place, other.place);
-                return Err(format!("n{} is in reset epoch {}, n{} in {}", a.host, a.epoch, b.host, b.epoch));
+                return Err(format!("n{} is in reset epoch {:?}, n{} in {:?}", a.host, a.epoch, b.host, b.epoch));
             }
             self.stage.oracle.settled(counter, &findings)?;
         }

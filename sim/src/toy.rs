@@ -3,7 +3,7 @@
 //! It serves to test the world and the judge: they must find nothing wrong with it, and each bug that is planted in it.
 //! It follows the executable model of SET as a generation; no predictions, no crashes, no disappearing counters.
 
-use crate::process::{Abilities, CounterState, Generation, Process, Program, Seq, ShardState, Start};
+use crate::process::{Abilities, CounterState, Epoch, Generation, Process, Program, Seq, ShardState, Start};
 use engine::NodeId;
 use engine::cluster::{ClusterRequest, Effect, Input, LinkId};
 use engine::time::{Micros, Now};
@@ -152,7 +152,7 @@ impl Node {
         let (seq, id) = (self.next_seq(), self.id);
         let counter = self.counters.entry(name.to_vec()).or_default();
         let mut other = Counter { value, observed: counter.observed.clone(), ..Counter::default() };
-        other.generation = Some((counter.generation.map_or(1, |(clock, _)| clock + 1), id));
+        other.generation = Some((counter.generation.map_or(1, |(clock, _)| clock + 1), id.author()));
         for (&id, shard) in &counter.shards {
             if other.observed.get(&id).is_none_or(|seen| shard.seq >= seen.seq) {
                 other.observed.insert(id, *shard);
@@ -336,8 +336,8 @@ impl Process for Node {
         self.members.keys().copied().collect()
     }
 
-    fn reset_epoch(&self) -> u64 {
-        0
+    fn reset_epoch(&self) -> Epoch {
+        (0, 0)
     }
 
     fn image(&self) -> Option<Vec<u8>> {
@@ -369,9 +369,9 @@ fn put_text(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 fn put_generation(out: &mut Vec<u8>, generation: Generation) {
-    let (clock, author) = generation.unwrap_or((0, NodeId([0; 20])));
+    let (clock, author) = generation.unwrap_or_default();
     out.extend(clock.to_le_bytes());
-    put_id(out, author);
+    out.extend(author.to_le_bytes());
 }
 
 fn put_shards(out: &mut Vec<u8>, shards: &BTreeMap<NodeId, ShardState>) {
@@ -411,7 +411,7 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
 
 fn take_generation(rest: &mut &[u8]) -> Generation {
     let clock = u64::from_le_bytes(take(rest, 8).try_into().unwrap());
-    let author = take_id(rest);
+    let author = u64::from_le_bytes(take(rest, 8).try_into().unwrap());
     (clock > 0).then_some((clock, author))
 }
 

@@ -52,8 +52,8 @@ impl Oracle {
             let is_known = members.contains(&id) || state.peers.contains_key(&id);
             if is_known { moment } else { moment.hull(ledger.offset(id, generation)) }
         });
-        let missed = ledger.sets.range((generation.unwrap_or((0, NodeId([0; 20]))))..).find(|(made, set)| {
-            Some(**made) > generation && set.at < from && !set.is_maybe_lost && members.contains(&made.1)
+        let missed = ledger.sets.range((generation.unwrap_or_default())..).find(|(made, set)| {
+            Some(**made) > generation && set.at < from && !set.is_maybe_lost && members.iter().any(|id| id.author() == made.1)
         });
         let missed = missed.map(|(made, set)| format!("SET {} as {made:?}, older than that, is unknown here", set.value));
         let is_within = truth.widened(claim.bound.units()).contains(claim.value.units());

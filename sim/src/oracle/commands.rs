@@ -47,14 +47,16 @@ impl Oracle {
         if after.generation == before.generation {
             return self.set_without_generation(place, counter, value, around);
         }
-        if after.generation < before.generation || generation.1 != place.id {
+        if after.generation < before.generation || generation.1 != place.id.author() {
             self.complain(place, counter, format!("SET made generation {generation:?} after {:?}", before.generation));
         }
         let is_maybe_lost = self.forgotten.contains(&place.id);
         let ledger = self.ledger(place, counter);
         let previous = ledger.effective(before.generation);
-        let seen: BTreeMap<_, _> =
+        let mut seen: BTreeMap<_, _> =
             after.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
+        // A node that has told nobody of its shard need not write down that it has seen it.
+        seen.entry(place.id).or_insert_with(|| ledger.plain_own(place.id, before));
         let record = SetRecord { value, seen, previous, at: place.now, is_maybe_lost };
         if ledger.sets.insert(generation, record).is_some() {
             self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));
@@ -76,12 +78,31 @@ impl Oracle {
         }
     }
 
-    /// A SET that left no generation: allowed only if it had nothing to do.
+    /// A SET that left no generation: it had nothing to do, or it deleted what nobody else had ever heard of.
     fn set_without_generation(&mut self, place: Place, counter: CounterId, value: Value, around: Around<'_>) {
-        if around.read_before.is_some_and(|read| read != value) {
-            self.complain(place, counter, format!("SET {value} made no generation though the counter read another value"));
+        let Around { read_before, before, after } = around;
+        if read_before.is_some_and(|read| read != value) {
+            if value.is_zero() && after.own.is_none() && before.peers.is_empty() {
+                self.deleted_alone(place, counter, before);
+            } else {
+                let text = format!("SET {value} made no generation though the counter read another value");
+                self.complain(place, counter, text);
+            }
         }
-        self.look(place, counter, around.after);
+        self.look(place, counter, after);
+    }
+
+    /// The node has forgotten a counter of its own. To the judge that is a SET that nobody else will ever hear of.
+    fn deleted_alone(&mut self, place: Place, counter: CounterId, before: &CounterState) {
+        let ledger = self.ledger(place, counter);
+        let previous = ledger.effective(before.generation);
+        let seen = BTreeMap::from([(place.id, ledger.plain_own(place.id, before))]);
+        let (clock, author) = previous.unwrap_or_default();
+        let made = (clock, author + 1);
+        let record = SetRecord { value: Value::ZERO, seen, previous, at: place.now, is_maybe_lost: true };
+        ledger.sets.insert(made, record);
+        ledger.floor = Some(made);
+        self.view(place, counter).generation = None;
     }
 }
 

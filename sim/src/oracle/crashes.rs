@@ -6,7 +6,7 @@
 
 use super::ledger::Ledger;
 use super::{CounterId, Oracle, Range};
-use crate::process::{CounterState, ShardState};
+use crate::process::{CounterState, Epoch, ShardState};
 use engine::NodeId;
 
 /// Who is left after a crash, and what it knows of one counter.
@@ -28,7 +28,7 @@ impl Survivor {
 impl Oracle {
     /// A node has died, or has given up all that it had. `left(counter)` is what the living, and the disk of the dead
     /// node, know of a counter in that reset epoch.
-    pub fn crashed(&mut self, id: NodeId, epoch: u64, left: impl Fn(CounterId) -> Vec<Survivor>) {
+    pub fn crashed(&mut self, id: NodeId, epoch: Epoch, left: impl Fn(CounterId) -> Vec<Survivor>) {
         self.unsettled.insert(id);
         for (&(_, counter), ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
             let survivors = left(counter);
@@ -45,7 +45,7 @@ impl Oracle {
 
 impl Oracle {
     /// A node has died of which everything is kept, by its disk or by a peer: it must all come back.
-    pub fn crashed_with_nothing_lost(&mut self, id: NodeId, epoch: u64) {
+    pub fn crashed_with_nothing_lost(&mut self, id: NodeId, epoch: Epoch) {
         self.unsettled.insert(id);
         for (_, ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
             if let Some(author) = ledger.authors.get_mut(&id) {

@@ -82,7 +82,7 @@ pub(crate) struct SetRecord {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) authors: BTreeMap<NodeId, Author>,
-    pub(crate) sets: BTreeMap<(u64, NodeId), SetRecord>,
+    pub(crate) sets: BTreeMap<(u64, u64), SetRecord>,
     /// The generation in which the counter was last seen to disappear: who knows no generation starts from it.
     pub(crate) floor: Generation,
 }

@@ -26,7 +26,7 @@ mod range;
 #[cfg(test)]
 mod tests;
 
-use crate::process::{CounterState, Generation, Seq};
+use crate::process::{CounterState, Epoch, Generation, Seq};
 use engine::NodeId;
 use engine::time::Micros;
 pub use bound::Claim;
@@ -50,7 +50,7 @@ pub struct Place {
     /// The node on it.
     pub id: NodeId,
     /// The last DEBUG RESET that it has carried out.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// World time.
     pub now: Micros,
 }
@@ -66,15 +66,15 @@ struct View {
 /// The judge of a run.
 #[derive(Debug, Default)]
 pub struct Oracle {
-    ledgers: BTreeMap<(u64, CounterId), Ledger>,
-    /// By (host, life, epoch, counter).
-    views: BTreeMap<(usize, u32, u64, CounterId), View>,
+    ledgers: BTreeMap<(Epoch, CounterId), Ledger>,
+    /// By (node, number of its process, epoch, counter).
+    views: BTreeMap<(NodeId, u32, Epoch, CounterId), View>,
     /// Nodes that have been forgotten: somebody may take over their counts.
     forgotten: BTreeSet<NodeId>,
     /// Counters of which a client has set the precision: they may stay at zero.
     precise: BTreeSet<CounterId>,
     /// Highest reset epoch of each node, by id.
-    epochs: BTreeMap<NodeId, u64>,
+    epochs: BTreeMap<NodeId, Epoch>,
     /// Nodes that have crashed at some time: what is left of their shards is asked again at each crash.
     unsettled: BTreeSet<NodeId>,
     /// What has been found wrong.
@@ -122,21 +122,22 @@ impl Oracle {
         let known = self.epochs.entry(place.id).or_default();
         if place.epoch < *known {
             let known = *known;
-            self.complain(place, counter, format!("reset epoch {} after {known}", place.epoch));
+            self.complain(place, counter, format!("reset epoch {:?} after {known:?}", place.epoch));
         } else {
             *known = place.epoch;
         }
     }
 
     fn view(&mut self, place: Place, counter: CounterId) -> &mut View {
-        self.views.entry((place.host, place.life, place.epoch, counter)).or_default()
+        self.views.entry((place.id, place.life, place.epoch, counter)).or_default()
     }
 
     /// Sequence numbers never go back.
     fn check_seqs(&mut self, place: Place, counter: CounterId, state: &CounterState) {
         let view = self.view(place, counter);
         let mut wrong = Vec::new();
-        if let Some(own) = &state.own {
+        // An own shard that has not been published yet, or is counted anew after it disappeared, has no number.
+        if let Some(own) = state.own.as_ref().filter(|own| own.seq != Seq::default()) {
             if own.seq < view.own_seq {
                 wrong.push(format!("own seq {:?} after {:?}", own.seq, view.own_seq));
             }
@@ -192,7 +193,7 @@ impl Oracle {
     }
 
     /// A short account of a counter, for a failing seed.
-    pub fn account(&self, epoch: u64, counter: CounterId) -> String {
+    pub fn account(&self, epoch: Epoch, counter: CounterId) -> String {
         /// More would hide what matters.
         const LAST_SETS: usize = 4;
         let Some(ledger) = self.ledgers.get(&(epoch, counter)) else { return "never touched".into() };
