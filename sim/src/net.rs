@@ -302,6 +302,8 @@ impl Net {
             None => self.later.push((now + back, tell(0, Notice::Closed("connection refused")))),
             Some(life) => {
                 self.conns[conn].ends[1] = End { host: to, life, is_open: true };
+                // Nothing overtakes the answer to the attempt.
+                self.conns[conn].pipes[1].line_free_at = now + back;
                 self.later.push((now, tell(1, Notice::Accepted(address))));
                 self.later.push((now + back, tell(0, Notice::Dialed)));
             }
