@@ -6,5 +6,6 @@
 //! this crate guards that).
 
 pub mod ddb;
+pub mod prediction;
 pub mod time;
 pub mod value;
