@@ -4,6 +4,7 @@
 //! connection holds no buffers: reads and replies go through the worker's scratch space, and only what could
 //! not be executed or sent yet is kept.
 
+use crate::shell::Moment;
 use crate::worker::Worker;
 use engine::clients::ClientKind;
 use engine::command::{Outcome, Task};
@@ -153,8 +154,10 @@ impl Connection {
                     self.execute_waiting()
                 }
                 Step::WaitForTask(task) => {
+                    let started = self.worker.moment();
                     let result = self.worker.run_task(task).await;
                     self.finish_task(result);
+                    self.note_time(started);
                     self.go_on().await
                 }
                 Step::Close => return self.close().await,
@@ -255,7 +258,8 @@ impl Connection {
     fn execute(&mut self, bytes: &[u8]) -> (Step, usize) {
         let worker = Rc::clone(&self.worker);
         let node = &*worker.node;
-        let now = worker.now();
+        let started = worker.moment();
+        let now = started.now;
         node.refresh_settings(&mut self.settings);
         self.worker.lend_output(&mut self.output);
         let (mut consumed, output_before) = (0, self.output.len());
@@ -295,8 +299,17 @@ impl Connection {
                 }
             }
         };
-        node.stats.note_traffic(consumed, self.output.len() - output_before);
+        node.stats.note_traffic(&self.session, consumed, self.output.len() - output_before);
+        if consumed > 0 {
+            self.note_time(started);
+        }
         (step, consumed)
+    }
+
+    /// Tells the node how long it was busy for this client.
+    fn note_time(&mut self, started: Moment) {
+        let node = &self.worker.node;
+        node.note_time(&mut self.session, &self.settings, started.elapsed_nanos(), started.now);
     }
 
     /// Sends as much as the socket takes.

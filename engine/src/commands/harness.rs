@@ -92,6 +92,12 @@ impl Harness {
         (String::from_utf8_lossy(&out).replace("\r\n", "|"), outcome)
     }
 
+    /// Ends the first connection's batch of commands, which took that long.
+    pub(crate) fn spend(&mut self, nanos: u64) {
+        let settings = self.node.settings();
+        self.node.note_time(&mut self.sessions[0], &settings, nanos, self.now);
+    }
+
     /// What a connection gets when a task is done.
     pub(crate) fn finish(&mut self, number: usize, result: TaskResult) -> String {
         let mut out = Vec::new();
