@@ -64,7 +64,6 @@ impl Lines {
 }
 
 fn info(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
-    ctx.node.stats.settle(&mut ctx.session.tally);
     let request = ctx.request;
     let is_asked = |word: &str| request.iter().skip(1).any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
     let is_all = is_asked("all") || is_asked("everything");
