@@ -129,11 +129,15 @@ fn incrby(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 }
 
 fn mincrby(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
-    let amount = ctx.value(1)?;
+    // An amount that is out of range is refused name by name, as a total out of range is.
+    let amount = match Value::parse(ctx.request.arg(1)) {
+        Err(error @ ValueError::OutOfRange) => Err(error),
+        other => Ok(other?),
+    };
     ctx.reply.array(ctx.request.len() - 2);
     for position in 2..ctx.request.len() {
         let total = ctx.name(position).and_then(|name| {
-            Ok(ctx.node.keyspace.add(name, amount, ctx.now.monotonic, ctx.node.has_room())?)
+            Ok(ctx.node.keyspace.add(name, amount?, ctx.now.monotonic, ctx.node.has_room())?)
         });
         match total {
             Ok(total) => {
