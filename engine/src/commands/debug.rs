@@ -10,7 +10,7 @@ use crate::command::{Arg, CommandSpec, Context, Group, Outcome, Run, Task};
 use crate::counter::Counter;
 use crate::error::ClientError;
 use crate::ids::NodeId;
-use crate::keyspace::ChangeError;
+use crate::node::Node;
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -122,6 +122,15 @@ fn refuse_crash(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     Err(ClientError::quoting("ERR DEBUG ", asked, " is not available: send the process a signal to end it"))
 }
 
+/// What this node has counted. What a SET made the counter read belongs to no node; as long as no other has a part in
+/// the counter, it is shown as this one's.
+fn own_part(node: &Node, counter: &Counter, now: Micros) -> Value {
+    match counter.full() {
+        Some(full) if !full.peers().is_empty() => counter.own(),
+        _ => counter.total(now, &node.keyspace.horizons),
+    }
+}
+
 /// `[[[node, value, time of the line, value of the line, its change per ms]...], total, history, revision, precision,
 /// hits, misses]`, as the original answers. This node has published nothing, so its line is zero since never; and no
 /// history is kept per second.
@@ -130,7 +139,9 @@ fn counter(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let (own, total) = ctx
         .node
         .keyspace
-        .with(ctx.request.arg(2), |counter| (counter.own(), counter.total(now)))
+        .with(ctx.request.arg(2), |counter| {
+            (own_part(ctx.node, counter, now), counter.total(now, &ctx.node.keyspace.horizons))
+        })
         .ok_or(ClientError::text("ERR Unknown counter"))?;
     let precision = ctx.node.keyspace.precision(ctx.request.arg(2)).to_string();
     ctx.reply.array(7);
@@ -171,7 +182,7 @@ fn digest(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let mut cursor = 0;
     loop {
         cursor = ctx.node.keyspace.walk(cursor, u64::MAX, |counter| {
-            let value = counter.total(now);
+            let value = counter.total(now, &ctx.node.keyspace.horizons);
             // One that reads zero is as good as missing; other nodes may have removed it already.
             if !value.is_zero() {
                 let hash = fnv1a(counter.name(), value);
@@ -221,10 +232,11 @@ fn node_shards(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
         ));
     }
     known_node(ctx, 3)?;
+    let now = ctx.now.monotonic;
     let (mut count, mut cursor) = (0, 0);
     loop {
         cursor = ctx.node.keyspace.walk(cursor, u64::MAX, |counter| {
-            count += i64::from(!counter.own().is_zero());
+            count += i64::from(!own_part(ctx.node, counter, now).is_zero());
         });
         if cursor == 0 {
             break;
@@ -244,13 +256,11 @@ fn known_node(ctx: &Context<'_>, position: usize) -> Result<NodeId, ClientError>
 /// Takes back what this node has counted. Another node's part is that node's alone to change, so nothing happens then.
 fn reset_shard(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let now = ctx.now.monotonic;
-    if known_node(ctx, 3).is_ok() && ctx.node.keyspace.contains(ctx.request.arg(2)) {
-        let reset: Result<(), ChangeError> =
-            ctx.node.keyspace.update(ctx.request.arg(2), now, false, |found| {
-                found.counter.add(found.counter.own().neg(), now)?;
-                Ok(())
-            });
-        reset?;
+    let own = ctx.node.keyspace.with(ctx.request.arg(2), |counter| own_part(ctx.node, counter, now));
+    if let Some(own) = own
+        && known_node(ctx, 3).is_ok()
+    {
+        ctx.node.keyspace.add(ctx.request.arg(2), own.neg(), now, false)?;
         ctx.session.tally.changes += 1;
     }
     ctx.reply.status("OK");
@@ -268,14 +278,10 @@ fn populate(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     }
     for number in 0..count {
         let name = [prefix, b":", number.to_string().as_bytes()].concat();
-        let made: Result<u64, ChangeError> =
-            ctx.node.keyspace.update(&name, ctx.now.monotonic, ctx.node.has_room(), |found| {
-                if found.is_new {
-                    found.counter.add(Value::ONE, ctx.now.monotonic)?;
-                }
-                Ok(u64::from(found.is_new))
-            });
-        ctx.session.tally.changes += made?;
+        if !ctx.node.keyspace.contains(&name) {
+            ctx.node.keyspace.add(&name, Value::ONE, ctx.now.monotonic, ctx.node.has_room())?;
+            ctx.session.tally.changes += 1;
+        }
     }
     ctx.reply.status("OK");
     Ok(Outcome::Done)
