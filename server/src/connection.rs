@@ -31,6 +31,10 @@ const MAX_WAITING_INPUT: usize = 1024 * 1024 * 1024;
 /// Most bytes of replies that wait for one client to read, whatever `client-output-buffer-limit` allows.
 const MAX_WAITING_OUTPUT: usize = 1024 * 1024 * 1024;
 
+/// Bytes of replies that count towards no limit, as in Redis, where they fit a buffer of the connection's own: a limit
+/// below the size of an ordinary reply must not end the client that gets it.
+const UNCOUNTED_OUTPUT: usize = 16 * 1024;
+
 /// Most bytes executed in a row before other connections of the thread get their turn.
 const MAX_TURN: usize = 1024 * 1024;
 
@@ -345,9 +349,10 @@ impl Connection {
             ClientKind::Normal => &limits.normal,
             ClientKind::Pubsub => &limits.pubsub,
         };
-        let is_over_hard = limit.hard_bytes > 0 && waiting as u64 > limit.hard_bytes;
+        let counted = waiting.saturating_sub(UNCOUNTED_OUTPUT) as u64;
+        let is_over_hard = limit.hard_bytes > 0 && counted > limit.hard_bytes;
         let mut is_soft_expired = false;
-        if limit.soft_bytes > 0 && waiting as u64 > limit.soft_bytes {
+        if limit.soft_bytes > 0 && counted > limit.soft_bytes {
             let now = self.worker.now().monotonic;
             let since = *self.over_soft_since.get_or_insert(now);
             is_soft_expired = now.since(since) > Micros::from_secs(limit.soft_secs.into());
