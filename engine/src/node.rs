@@ -157,7 +157,7 @@ impl Node {
         Node {
             keyspace: Keyspace::new(config.hash_seed, config.settings.default_precision),
             clients: Clients::default(),
-            stats: Stats::new(),
+            stats: Stats::new(config.now.monotonic),
             pubsub: Pubsub::default(),
             latency: Latency::default(),
             shell: config.shell,

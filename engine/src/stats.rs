@@ -88,7 +88,8 @@ struct Sampler {
 }
 
 impl Stats {
-    pub(crate) fn new() -> Stats {
+    /// Counts that begin at this moment.
+    pub(crate) fn new(started: Micros) -> Stats {
         Stats {
             connections: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
@@ -96,7 +97,7 @@ impl Stats {
             is_memory_full: AtomicBool::new(false),
             memory: AtomicU64::new(0),
             memory_peak: AtomicU64::new(0),
-            sampler: Mutex::default(),
+            sampler: Mutex::new(Sampler { last_sampled: Some(started), ..Sampler::default() }),
         }
     }
 
@@ -272,7 +273,7 @@ mod tests {
 
     #[test]
     fn calls_of_several_lanes_are_added_up() {
-        let stats = Stats::new();
+        let stats = Stats::new(Micros::default());
         for lane in [0, 1, LANES, LANES + 1] {
             let mut tally = Tally { lane, ..Tally::default() };
             (0..3).for_each(|_| stats.note_call(&mut tally, 7));
