@@ -126,6 +126,14 @@ impl Shell for ServerShell {
         Ok(())
     }
 
+    fn warn(&self, text: &str) {
+        log::warn!("{text}");
+    }
+
+    fn info(&self, text: &str) {
+        log::info!("{text}");
+    }
+
     fn complete_settings(&self, settings: &mut Settings) {
         if let Ok(path) = std::path::absolute(&settings.dir) {
             settings.dir = path.display().to_string();

@@ -22,6 +22,10 @@ impl Shell for NoShell {
     fn settings_changed(&self, _: &Settings) -> Result<(), String> {
         Ok(())
     }
+
+    fn warn(&self, _: &str) {}
+
+    fn info(&self, _: &str) {}
 }
 
 /// A node, its time, and connections by number. The first, 0, is there from the start.
