@@ -35,7 +35,7 @@ const STRIPE_BITS: u32 = 10;
 pub(crate) const STRIPES: usize = 1 << STRIPE_BITS;
 
 /// How long a counter must have read zero before it disappears.
-pub const ZERO_LINGER: Micros = Micros::from_millis(2_000);
+pub const ZERO_LINGER: Micros = Micros::from_millis(1_000);
 
 /// The map from names to counters. Shared by all threads.
 pub struct Keyspace {
@@ -200,6 +200,16 @@ impl Stripe {
     }
 }
 
+/// A value with what is known of its error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounded {
+    pub(crate) value: Value,
+    /// The truth at that moment was no further away than this.
+    pub(crate) bound: Value,
+    /// How long ago that moment was.
+    pub(crate) age: Micros,
+}
+
 /// Why an own shard changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -340,6 +350,14 @@ impl Keyspace {
     /// The counter's value, if it exists.
     pub fn total(&self, name: &[u8], now: Micros) -> Option<Value> {
         self.with(name, |counter| counter.total(now, &self.horizons))
+    }
+
+    /// The counter's value as it was at a moment that everything known here reaches to, with a bound on the error.
+    pub(crate) fn bound(&self, name: &[u8], now: Micros) -> Bounded {
+        let as_of = self.horizons.oldest_as_of(now);
+        let known = self.with(name, |counter| counter.bounded(as_of, now, &self.horizons));
+        let (value, bound) = known.unwrap_or_default();
+        Bounded { value, bound, age: now.since(as_of) }
     }
 
     /// Calls `change` with the counter, made if it was missing and `is_creating_allowed`. A counter that was made for a

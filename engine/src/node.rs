@@ -1,18 +1,22 @@
 //! The node: everything that its threads share, and the way of a command through it.
 //!
 //! `connect` makes a session, `execute` runs one request of it, `disconnect` ends it; `run_timers` does what is
-//! due. All take `&self`; every lock inside is short and never held across a call of the shell.
+//! due. All take `&self`; every lock inside is short and never held across a call of the shell, save the one that
+//! lets one change of settings follow the other.
 
 use crate::clients::{Client, Clients, Peer, Wake};
-use crate::cluster::ClusterView;
+use crate::cluster::gossip::Announcement;
+use crate::cluster::view::ClusterView;
 use crate::command::{CommandSpec, Context, Flag, Outcome};
 use crate::commands;
 use crate::error::ClientError;
 use crate::glob::{Case, is_match};
 use crate::ids::NodeId;
 use crate::keyspace::{Cursor, Keyspace};
+use crate::latency::Latency;
 use crate::monitor;
 use crate::pubsub::{Pubsub, TICK};
+use crate::saves::SaveStatus;
 use crate::session::{ReplyMode, Session};
 use crate::settings::{RenamedCommand, Settings};
 use crate::stats::Stats;
@@ -34,9 +38,11 @@ pub trait Shell: Send + Sync {
     /// client limits). An error refuses the change.
     fn settings_changed(&self, settings: &Settings) -> Result<(), String>;
     /// Something that the operator must look at; the shell bounds the rate.
-    fn warn(&self, text: &str);
+    fn warn(&self, _text: &str) {}
     /// The state has changed in a way that the operator may want to know.
-    fn info(&self, text: &str);
+    fn info(&self, _text: &str) {}
+    /// Replaces what a client gave relative to the process, such as a path, by what it means.
+    fn complete_settings(&self, _settings: &mut Settings) {}
 }
 
 /// Facts about the process that only the shell knows.
@@ -89,12 +95,15 @@ pub struct Node {
     /// What INFO tells.
     pub stats: Stats,
     pub(crate) pubsub: Pubsub,
+    pub(crate) latency: Latency,
     pub(crate) shell: Arc<dyn Shell>,
     pub(crate) started: Now,
     pub(crate) run_id: [u8; 20],
     id: RwLock<NodeId>,
     settings: RwLock<Arc<Settings>>,
     cluster_view: RwLock<Arc<ClusterView>>,
+    settings_edit: Mutex<()>,
+    save_status: Mutex<SaveStatus>,
     commands: CommandTable,
     next_tick: Mutex<Micros>,
     used_memory: AtomicU64,
@@ -149,20 +158,18 @@ impl Node {
         Node {
             keyspace: Keyspace::new(config.hash_seed, config.settings.default_precision),
             clients: Clients::default(),
-            stats: Stats::new(),
+            stats: Stats::new(config.now.monotonic),
             pubsub: Pubsub::default(),
+            latency: Latency::default(),
             shell: config.shell,
             started: config.now,
             run_id: config.run_id,
             id: RwLock::new(config.id),
-            cluster_view: RwLock::new(Arc::new(ClusterView::alone(
-                config.id,
-                config.settings.cluster_announce_ip.parse().ok(),
-                config.settings.port,
-                config.settings.port.saturating_add(crate::settings::BUS_PORT_OFFSET),
-            ))),
+            cluster_view: RwLock::new(Arc::new(view_alone(config.id, &config.settings))),
             commands: CommandTable::new(&config.settings.rename_command),
             settings: RwLock::new(Arc::new(config.settings)),
+            settings_edit: Mutex::default(),
+            save_status: Mutex::new(SaveStatus::new(config.now.unix)),
             next_tick: Mutex::new(config.now.monotonic + TICK),
             used_memory: AtomicU64::new(0),
             is_loading: AtomicBool::new(false),
@@ -179,18 +186,19 @@ impl Node {
         *self.id.write() = id;
     }
 
-    /// The settings in force.
-    pub fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.settings.read())
-    }
-
-    /// The cluster as it was lately; never older than a fraction of a second while its thread runs.
+    /// The cluster as its thread last saw it. A node without such a thread is alone.
     pub fn cluster_view(&self) -> Arc<ClusterView> {
         Arc::clone(&self.cluster_view.read())
     }
 
-    pub(crate) fn set_cluster_view(&self, view: Arc<ClusterView>) {
-        *self.cluster_view.write() = view;
+    /// Replaces the picture of the cluster.
+    pub fn set_cluster_view(&self, view: ClusterView) {
+        *self.cluster_view.write() = Arc::new(view);
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
     }
 
     /// Sets how the thread of the cluster is woken when a counter has changed; once.
@@ -223,8 +231,38 @@ impl Node {
         Ok(())
     }
 
+    /// Puts in force what `edit` makes of the settings, once the shell has accepted it. Edits follow one another, so
+    /// that none is lost.
+    pub(crate) fn edit_settings(
+        &self,
+        edit: impl FnOnce(&Settings) -> Result<Settings, String>,
+    ) -> Result<(), String> {
+        let one_at_a_time = self.settings_edit.lock();
+        let mut edited = edit(&self.settings())?;
+        self.shell.complete_settings(&mut edited);
+        let result = self.change_settings(edited);
+        drop(one_at_a_time);
+        result
+    }
+
+    /// What is known of snapshots.
+    pub fn save_status(&self) -> SaveStatus {
+        *self.save_status.lock()
+    }
+
+    /// Tells the node what has become of snapshots.
+    pub fn set_save_status(&self, status: SaveStatus) {
+        *self.save_status.lock() = status;
+    }
+
     pub(crate) fn commands(&self) -> &CommandTable {
         &self.commands
+    }
+
+    /// Whether something was heard of every member, directly or through others, within the node timeout.
+    pub fn is_consistent(&self, now: Micros) -> bool {
+        let timeout = Micros::from_millis(self.settings.read().cluster_node_timeout_ms);
+        now.since(self.keyspace.horizons.oldest_as_of(now)) <= timeout
     }
 
     /// Whether a further counter may be made under `maxmemory`.
@@ -267,7 +305,8 @@ impl Node {
     }
 
     /// Ends a conversation.
-    pub fn disconnect(&self, session: Session, now: Now) {
+    pub fn disconnect(&self, mut session: Session, now: Now) {
+        self.stats.settle(&mut session.tally);
         self.pubsub.forget(&session.client, &self.keyspace, &self.clients, now.monotonic);
     }
 
@@ -288,7 +327,7 @@ impl Node {
         let outcome = result.unwrap_or_else(|error| {
             out.truncate(start);
             error.write(&mut ReplyWriter::new(out, session.protocol));
-            self.stats.note_error();
+            self.stats.note_error(&session.tally);
             Outcome::Done
         });
         if session.reply_mode == ReplyMode::Skip && matches!(outcome, Outcome::Later(_)) {
@@ -329,10 +368,10 @@ impl Node {
             return Ok(Outcome::Later(held_until));
         }
         session.client.note_command(now.monotonic, number);
-        self.stats.note_call(number);
+        self.stats.note_call(&mut session.tally, number);
         self.check_allowed(session, run, settings)?;
         if self.clients.has_monitors() && !run.has(Flag::SkipMonitor) {
-            self.clients.tell_monitors(&monitor::line(&session.client, &request, now));
+            self.clients.tell_monitors(&monitor::line(&session.client, command.name, &request, now));
             if session.client.is_monitor() {
                 session.client.drain_outbox(out);
                 *start = out.len();
@@ -340,6 +379,24 @@ impl Node {
         }
         let reply = ReplyWriter::new(out, session.protocol);
         (run.run)(&mut Context { node: self, session, request, now, reply, settings })
+    }
+
+    /// Ends a batch: the commands that `execute` has run for this session in a row, or a task that one of them left to
+    /// the shell. `elapsed_nanos` is how long it took, `now` when it began.
+    ///
+    /// No clock is read per command, so the whole time is attributed to the last command of the batch: exactly right
+    /// for clients that wait for each reply and for pipelines of one command, and near it for others, because a
+    /// command that takes long mostly ends its batch.
+    pub fn note_time(&self, session: &mut Session, settings: &Settings, elapsed_nanos: u64, now: Now) {
+        self.stats.settle(&mut session.tally);
+        let Some(number) = session.client.last_command() else { return };
+        self.stats.note_time(&session.tally, number, elapsed_nanos);
+        let (threshold_ms, elapsed_ms) = (settings.latency_monitor_threshold_ms, elapsed_nanos / 1_000_000);
+        if threshold_ms > 0 && elapsed_ms >= threshold_ms {
+            let is_fast = commands::all().nth(usize::from(number)).is_some_and(|spec| spec.has(Flag::Fast));
+            let event = if is_fast { "fast-command" } else { "command" };
+            self.latency.record(event, now.unix.secs(), elapsed_ms);
+        }
     }
 
     /// The checks behind the number of arguments, in the order that clients know.
@@ -450,6 +507,20 @@ pub enum TaskResult {
     Error(String),
     /// Names that matched.
     Names(Vec<Box<[u8]>>),
+}
+
+impl TaskResult {
+    /// What `Task::Resolve` ends with when the host has no address.
+    pub fn unresolved(host: &str, port: u16) -> TaskResult {
+        let error = commands::cluster::invalid_node_address(host.as_bytes(), port.to_string().as_bytes());
+        TaskResult::Error(error.to_string())
+    }
+}
+
+/// The picture that a node has of a cluster that it has not met: itself, as it would announce itself.
+fn view_alone(id: NodeId, settings: &Settings) -> ClusterView {
+    let own = Announcement::from_settings(id, 0, settings);
+    ClusterView::alone(id, own.ip, own.port, own.bus_port)
 }
 
 /// The command itself or the subcommand that the request names, if the number of words is right for it.

@@ -1,6 +1,6 @@
 //! Counting and reading: INCR and its kin, GET, MGET, SET, PRECISION.
 
-use crate::command::ArgKind::{Double, Key, String};
+use crate::command::ArgKind::{Double, Key, OneOf, String};
 use crate::command::Flag::{Denyoom, Fast, Readonly, Write};
 use crate::command::{Arg, CommandSpec, Context, Group, Outcome};
 use crate::error::ClientError;
@@ -8,6 +8,7 @@ use crate::precision::Precision;
 use crate::value::{Value, ValueError};
 
 const NAME: Arg = Arg::new("name", Key);
+const GET_OPTIONS: &[Arg] = &[Arg::word("state", "STATE"), Arg::word("bound", "BOUND")];
 const AMOUNT: Arg = Arg::new("amount", Double);
 
 pub(super) const COMMANDS: &[CommandSpec] = &[
@@ -76,11 +77,13 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
     },
     CommandSpec {
         name: "get",
-        summary: "Answers a counter's value, zero if it does not exist. STATE adds whether every node is reachable.",
+        summary: "Answers a counter's value, zero if it does not exist. STATE adds whether every node is heard of; \
+                  BOUND answers the value at a moment, how far the truth of that moment was from it at most, and \
+                  how many milliseconds ago that was.",
         since: "1.0.0",
         group: Group::Counter,
         flags: &[Readonly, Fast],
-        arguments: &[NAME, Arg::word("state", "STATE").optional()],
+        arguments: &[NAME, Arg::new("option", OneOf(GET_OPTIONS)).optional()],
         subcommands: &[],
         run: get,
     },
@@ -118,6 +121,7 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
 
 fn add(ctx: &mut Context<'_>, amount: Value) -> Result<Outcome, ClientError> {
     let total = ctx.node.keyspace.add(ctx.name(1)?, amount, ctx.now.monotonic, ctx.node.has_room())?;
+    ctx.session.tally.changes += 1;
     ctx.reply_value(total);
     Ok(Outcome::Done)
 }
@@ -128,14 +132,21 @@ fn incrby(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 }
 
 fn mincrby(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
-    let amount = ctx.value(1)?;
+    // An amount that is out of range is refused name by name, as a total out of range is.
+    let amount = match Value::parse(ctx.request.arg(1)) {
+        Err(error @ ValueError::OutOfRange) => Err(error),
+        other => Ok(other?),
+    };
     ctx.reply.array(ctx.request.len() - 2);
     for position in 2..ctx.request.len() {
         let total = ctx.name(position).and_then(|name| {
-            Ok(ctx.node.keyspace.add(name, amount, ctx.now.monotonic, ctx.node.has_room())?)
+            Ok(ctx.node.keyspace.add(name, amount?, ctx.now.monotonic, ctx.node.has_room())?)
         });
         match total {
-            Ok(total) => ctx.reply_value(total),
+            Ok(total) => {
+                ctx.session.tally.changes += 1;
+                ctx.reply_value(total);
+            }
             Err(error) => error.write(&mut ctx.reply),
         }
     }
@@ -146,18 +157,23 @@ fn get(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     if ctx.request.len() > 3 {
         return Err(ClientError::Syntax);
     }
-    let is_with_state = match ctx.request.iter().nth(2) {
-        None => false,
-        Some(word) if word.eq_ignore_ascii_case(b"STATE") => true,
+    let (node, now, name) = (ctx.node, ctx.now.monotonic, ctx.request.arg(1));
+    match ctx.request.iter().nth(2) {
+        None => ctx.reply_value(node.keyspace.total(name, now).unwrap_or_default()),
+        Some(word) if word.eq_ignore_ascii_case(b"STATE") => {
+            let total = node.keyspace.total(name, now).unwrap_or_default();
+            ctx.reply.array(2);
+            ctx.reply_value(total);
+            ctx.reply.bulk(if node.is_consistent(now) { b"CONSISTENT" } else { b"INCONSISTENT" });
+        }
+        Some(word) if word.eq_ignore_ascii_case(b"BOUND") => {
+            let bounded = node.keyspace.bound(name, now);
+            ctx.reply.array(3);
+            ctx.reply_value(bounded.value);
+            ctx.reply_value(bounded.bound);
+            ctx.reply.integer(bounded.age.0.div_ceil(1_000) as i64);
+        }
         Some(word) => return Err(ClientError::quoting("ERR Unknown GET option '", word, "'")),
-    };
-    let total = ctx.node.keyspace.total(ctx.request.arg(1), ctx.now.monotonic).unwrap_or_default();
-    if is_with_state {
-        ctx.reply.array(2);
-        ctx.reply_value(total);
-        ctx.reply.bulk(b"CONSISTENT");
-    } else {
-        ctx.reply_value(total);
     }
     Ok(Outcome::Done)
 }
@@ -175,6 +191,7 @@ fn mget(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 fn set(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let value = ctx.value(2)?;
     ctx.node.keyspace.set(ctx.name(1)?, value, ctx.now, ctx.node.has_room())?;
+    ctx.session.tally.changes += 1;
     ctx.reply_value(value);
     Ok(Outcome::Done)
 }
@@ -187,6 +204,7 @@ fn precision(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
                 Precision::parse(ctx.request.arg(2)).ok_or(ClientError::Value(ValueError::NotANumber))?;
             let (name, now) = (ctx.name(1)?, ctx.now.monotonic);
             ctx.node.keyspace.set_precision(name, precision, now, ctx.node.has_room())?;
+            ctx.session.tally.changes += 1;
             precision
         }
         _ => return Err(ClientError::Arity("precision")),
