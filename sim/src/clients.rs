@@ -56,7 +56,9 @@ impl Clients {
             .map(|_| {
                 let counter = dice.below(plan.counters as u64) as CounterId;
                 let manner = match dice.below(10) {
-                    0..4 if plan.has(Habit::Steady) => Manner::Steady { counter, amount: dice.between(1, 20) as i64 },
+                    0..4 if plan.has(Habit::Steady) => {
+                        Manner::Steady { counter, amount: dice.between(1, 20) as i64 }
+                    }
                     4 if plan.has(Habit::Bursts) => Manner::Bursts,
                     5 => Manner::Reader,
                     _ => Manner::Mixed,
@@ -84,7 +86,9 @@ impl Clients {
         if desk.world.hosts[host].is_answering() {
             match manner {
                 Manner::Mixed => desk.anything(host, counter),
-                Manner::Steady { counter, amount } => desk.increment(host, counter, Value::from_integer(amount)),
+                Manner::Steady { counter, amount } => {
+                    desk.increment(host, counter, Value::from_integer(amount))
+                }
                 Manner::Bursts => (0..BURST).for_each(|_| desk.increment(host, counter, Value::ONE)),
                 Manner::Reader => desk.read(host, counter),
             }
@@ -130,9 +134,11 @@ impl Desk<'_, '_> {
             1 => dice.log_between(1, 1_000),
             _ => 1,
         };
-        let fraction = if plan.has(Habit::Fractional) && dice.chance(50) { dice.below(1_000_000_000) } else { 0 };
+        let fraction =
+            if plan.has(Habit::Fractional) && dice.chance(50) { dice.below(1_000_000_000) } else { 0 };
         // Nine decimals, so that sums show up where a float would lose them.
-        let units = i128::from(size) * Value::ONE.units() + i128::from(fraction) * (Value::ONE.units() / 1_000_000_000);
+        let units = i128::from(size) * Value::ONE.units()
+            + i128::from(fraction) * (Value::ONE.units() / 1_000_000_000);
         let is_negative = plan.has(Habit::Negative) && dice.chance(45);
         Value::saturating_from_units(if is_negative { -units } else { units })
     }
@@ -182,7 +188,12 @@ impl Desk<'_, '_> {
 
     fn set(&mut self, host: usize, counter: CounterId) {
         let value = *self.clients.dice.pick(&["0", "0", "1", "100", "-7", "1000000", "0.25"]);
-        self.set_with(host, counter, value, &[b"SET", &self.clients.names[counter].clone(), value.as_bytes()]);
+        self.set_with(
+            host,
+            counter,
+            value,
+            &[b"SET", &self.clients.names[counter].clone(), value.as_bytes()],
+        );
     }
 
     fn set_to_zero(&mut self, host: usize, counter: CounterId) {
@@ -235,7 +246,10 @@ impl Desk<'_, '_> {
         let process = self.world.hosts[host].process.as_deref().expect("clients ask running nodes only");
         let members = process.members();
         let Reply::Array(parts) = self.ask(host, &[b"GET", &name, b"BOUND"]) else {
-            return self.oracle.violations.push(format!("n{host} does not answer GET BOUND with three parts"));
+            return self
+                .oracle
+                .violations
+                .push(format!("n{host} does not answer GET BOUND with three parts"));
         };
         let [value, bound, age] = parts.as_slice() else { return };
         // A node that can't claim anything says so by leaving out the bound.

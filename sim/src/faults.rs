@@ -287,7 +287,8 @@ impl Faults {
         for host in std::mem::take(&mut self.zombies) {
             let place = place_of(&stage.world, host);
             note_loss(stage, host, false);
-            request(stage, host, ClusterRequest::Reset { hard: true }).expect("CLUSTER RESET is never refused");
+            request(stage, host, ClusterRequest::Reset { hard: true })
+                .expect("CLUSTER RESET is never refused");
             self.to_forget.push(place.id);
         }
         self.note_acquainted(stage);
@@ -376,8 +377,12 @@ fn knows(stage: &Stage<'_>, host: usize, id: NodeId) -> bool {
 /// Kills a process and tells the judge who is left. Returns the identity of the dead.
 fn kill(stage: &mut Stage<'_>, host: usize, is_power_cut: bool, is_for_good: bool) -> NodeId {
     let place = place_of(&stage.world, host);
-    let is_told = stage.world.now.since(stage.clients.wrote_at[host]) > QUIET_BEFORE_DEATH && has_well_peer(stage, host);
-    stage.world.trace.note(stage.world.now, || format!("n{host} dies{}", if is_told { ", quiet" } else { "" }));
+    let is_told = stage.world.now.since(stage.clients.wrote_at[host]) > QUIET_BEFORE_DEATH
+        && has_well_peer(stage, host);
+    stage
+        .world
+        .trace
+        .note(stage.world.now, || format!("n{host} dies{}", if is_told { ", quiet" } else { "" }));
     let keeps_all = stage.plan.disk == DiskKind::Exact && !is_for_good;
     if is_told || keeps_all {
         stage.oracle.crashed_with_nothing_lost(place.id, place.epoch);
@@ -397,7 +402,9 @@ fn has_well_peer(stage: &Stage<'_>, host: usize) -> bool {
         let paths = [stage.world.net.path(host, other), stage.world.net.path(other, host)];
         target.is_answering()
             && target.well_since < since
-            && paths.iter().all(|path| path.troubled_at < since && !path.is_cut && path.bytes_per_sec.is_none())
+            && paths
+                .iter()
+                .all(|path| path.troubled_at < since && !path.is_cut && path.bytes_per_sec.is_none())
             && knows(stage, other, stage.world.hosts[host].id)
             && knows(stage, host, target.id)
     };

@@ -175,7 +175,9 @@ impl Net {
         for conn in 0..self.conns.len() {
             for side in 0..2 {
                 let ends = &self.conns[conn].ends;
-                if (ends[side].host, ends[1 - side].host) == (from, to) && self.conns[conn].pipes[side].is_held {
+                if (ends[side].host, ends[1 - side].host) == (from, to)
+                    && self.conns[conn].pipes[side].is_held
+                {
                     self.conns[conn].pipes[side].is_held = false;
                     self.conns[conn].pipes[side].is_scheduled = true;
                     let late = Micros(self.dice.below(RETRANSMISSION.0));
@@ -289,7 +291,8 @@ impl Net {
             return;
         }
         let tell = |side, notice| NetEvent::Tell { conn, side, notice };
-        let is_lost = self.path(from, to).is_cut || self.path(to, from).is_cut || !self.stations[to].is_powered;
+        let is_lost =
+            self.path(from, to).is_cut || self.path(to, from).is_cut || !self.stations[to].is_powered;
         let back = self.delay(now, to, from);
         match self.stations[to].listening {
             _ if is_lost && attempt + 1 == CONNECT_ATTEMPTS => {

@@ -143,7 +143,9 @@ pub fn value_of(reply: &Reply) -> Option<Value> {
 /// A reply for people.
 pub fn text_of(reply: &Reply) -> String {
     match reply {
-        Reply::Bulk(text) | Reply::Status(text) | Reply::Error(text) => String::from_utf8_lossy(text).into_owned(),
+        Reply::Bulk(text) | Reply::Status(text) | Reply::Error(text) => {
+            String::from_utf8_lossy(text).into_owned()
+        }
         Reply::Integer(number) => number.to_string(),
         Reply::Array(parts) => format!("[{}]", parts.iter().map(text_of).collect::<Vec<_>>().join(", ")),
         Reply::Null => "nothing".into(),

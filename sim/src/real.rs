@@ -42,8 +42,8 @@ impl Program for Real {
             incarnation: start.now.unix.secs() as u32,
             ..ClusterConfig::default()
         };
-        let cluster =
-            Cluster::new(Arc::clone(&node), config, start.now).expect("the nodes file is what the engine wrote");
+        let cluster = Cluster::new(Arc::clone(&node), config, start.now)
+            .expect("the nodes file is what the engine wrote");
         let peer = Peer::Unix(String::from("simulator"));
         let session = node.connect(peer, 0, start.now, Box::new(|| ()));
         Box::new(Running { node, cluster, session, replies: ReplyDecoder::new(ReplyLimits::default()) })
@@ -87,7 +87,10 @@ impl Process for Running {
         let settings = self.node.settings();
         let request = Request::from_args(words);
         let outcome = self.node.execute(&mut self.session, request, &settings, now, &mut out);
-        assert!(matches!(outcome, Outcome::Done | Outcome::SettingsChanged), "{outcome:?} to a simulated client");
+        assert!(
+            matches!(outcome, Outcome::Done | Outcome::SettingsChanged),
+            "{outcome:?} to a simulated client"
+        );
         let decoded = self.replies.decode(&out).expect("the engine writes replies");
         decoded.expect("the engine writes whole replies").0
     }
@@ -124,7 +127,13 @@ impl Process for Running {
     fn inspect(&self, name: &[u8], _now: Now) -> CounterState {
         let CounterInspection { generation, set_value, observed, own, peers } = self.cluster.inspect(name);
         let generation = generation_of(generation);
-        CounterState { generation, set_value, observed: by_owner(&observed), own: own.map(state_of), peers: by_owner(&peers) }
+        CounterState {
+            generation,
+            set_value,
+            observed: by_owner(&observed),
+            own: own.map(state_of),
+            peers: by_owner(&peers),
+        }
     }
 
     fn members(&self) -> Vec<NodeId> {

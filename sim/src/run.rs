@@ -175,7 +175,10 @@ impl Run<'_> {
             let findings: Vec<Finding> = alive.iter().map(|&host| self.find(host, counter)).collect();
             if let Some(other) = findings.iter().find(|f| f.place.epoch != findings[0].place.epoch) {
                 let (a, b) = (findings[0].place, other.place);
-                return Err(format!("n{} is in reset epoch {:?}, n{} in {:?}", a.host, a.epoch, b.host, b.epoch));
+                return Err(format!(
+                    "n{} is in reset epoch {:?}, n{} in {:?}",
+                    a.host, a.epoch, b.host, b.epoch
+                ));
             }
             self.stage.oracle.settled(counter, &findings)?;
         }
@@ -197,7 +200,10 @@ impl Run<'_> {
                 return Err(format!("n{host} still knows {known:?}, which was forgotten"));
             }
             if first.get_or_insert_with(|| members.clone()) != &members {
-                return Err(format!("n{host} knows other members ({members:?}) than n{} ({first:?})", alive[0]));
+                return Err(format!(
+                    "n{host} knows other members ({members:?}) than n{} ({first:?})",
+                    alive[0]
+                ));
             }
         }
         Ok(())
@@ -205,7 +211,8 @@ impl Run<'_> {
 
     fn find(&mut self, host: usize, counter: CounterId) -> Finding {
         let name = self.stage.clients.name(counter).to_vec();
-        let value = value_of(&self.stage.world.execute(host, &[b"GET", &name])).expect("GET answers a number");
+        let value =
+            value_of(&self.stage.world.execute(host, &[b"GET", &name])).expect("GET answers a number");
         let exists = self.stage.world.execute(host, &[b"EXISTS", &name]) == Reply::Integer(1);
         let process = self.stage.world.hosts[host].process.as_deref().expect("it is alive");
         let state = process.inspect(&name, self.stage.world.local(host));
@@ -215,10 +222,12 @@ impl Run<'_> {
     /// DBSIZE counts what exists and nothing else.
     fn nothing_hidden(&mut self, alive: &[usize]) -> Result<(), String> {
         for &host in alive {
-            let names: Vec<Vec<u8>> = (0..self.stage.plan.counters).map(|c| self.stage.clients.name(c).to_vec()).collect();
+            let names: Vec<Vec<u8>> =
+                (0..self.stage.plan.counters).map(|c| self.stage.clients.name(c).to_vec()).collect();
             let mut words: Vec<&[u8]> = vec![b"EXISTS"];
             words.extend(names.iter().map(Vec::as_slice));
-            let (exist, size) = (self.stage.world.execute(host, &words), self.stage.world.execute(host, &[b"DBSIZE"]));
+            let (exist, size) =
+                (self.stage.world.execute(host, &words), self.stage.world.execute(host, &[b"DBSIZE"]));
             if exist != size {
                 return Err(format!("n{host}: DBSIZE {size:?}, but {exist:?} exist"));
             }
@@ -246,14 +255,18 @@ impl Run<'_> {
         for (before, after) in published.iter().zip(self.published(&alive)) {
             if before.2 != after.2 {
                 let (host, counter, seq) = after;
-                let text = format!("n{host} publishes c{counter} in quiet times, {seq:?} after {:?}", before.2);
+                let text =
+                    format!("n{host} publishes c{counter} in quiet times, {seq:?} after {:?}", before.2);
                 self.stage.oracle.violations.push(text);
             }
         }
         for (before, after) in sizes.iter().zip(self.sizes(&alive)) {
             if after.2 > before.2 {
                 let (host, what, size) = after;
-                self.stage.oracle.violations.push(format!("n{host}: {what} grew from {} to {size} in quiet times", before.2));
+                self.stage
+                    .oracle
+                    .violations
+                    .push(format!("n{host}: {what} grew from {} to {size} in quiet times", before.2));
             }
         }
         if let Err(wrong) = self.verdict() {

@@ -22,6 +22,8 @@ struct Options {
     is_verbose: bool,
     is_going_on: bool,
     threads: usize,
+    /// Faults and habits that no seed has.
+    without: Vec<String>,
 }
 
 /// Runs what the arguments ask for; `None` if they make no sense. The exit status is 1 if a seed has failed.
@@ -34,8 +36,14 @@ pub(crate) fn run(words: &[String]) -> Option<ExitCode> {
 }
 
 fn parse(words: &[String], cores: usize) -> Option<Options> {
-    let mut options =
-        Options { seeds: (0, 0), is_single: false, is_verbose: false, is_going_on: false, threads: cores };
+    let mut options = Options {
+        seeds: (0, 0),
+        is_single: false,
+        is_verbose: false,
+        is_going_on: false,
+        threads: cores,
+        without: Vec::new(),
+    };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -48,12 +56,26 @@ fn parse(words: &[String], cores: usize) -> Option<Options> {
                 (options.seeds, options.is_single) = ((seed, seed + 1), true);
             }
             "--threads" => options.threads = words.next()?.parse().ok().filter(|&threads| threads > 0)?,
+            "--without" => {
+                options.without = words.next()?.split(',').map(str::to_owned).collect();
+            }
             "--keep-going" => options.is_going_on = true,
             "-v" => options.is_verbose = true,
             _ => return None,
         }
     }
     (options.seeds.0 < options.seeds.1).then_some(options)
+}
+
+impl Options {
+    /// What a seed does, without what it must not have.
+    fn plan(&self, program: &dyn Program, seed: u64) -> Plan {
+        let mut plan = Plan::new(seed, program.abilities());
+        let is_kept = |name: String| !self.without.contains(&name);
+        plan.faults.retain(|fault| is_kept(format!("{fault:?}")));
+        plan.habits.retain(|habit| is_kept(format!("{habit:?}")));
+        plan
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "reports go to standard output")]
@@ -79,9 +101,10 @@ fn name_seed_in_panics() {
 
 fn replay(program: &dyn Program, options: &Options) -> bool {
     let seed = options.seeds.0;
-    say(&format!("seed {seed}: {}\n", Plan::new(seed, program.abilities())));
+    let plan = options.plan(program, seed);
+    say(&format!("seed {seed}: {plan}\n"));
     let trace = if options.is_verbose { Trace::printing() } else { Trace::keeping(HISTORY_LINES) };
-    let report = swarm::run_seed(program, seed, trace);
+    let report = swarm::run_plan(program, &plan, trace);
     say(&summary(&report));
     if !report.violations.is_empty() && !options.is_verbose {
         say(&history(&report));
@@ -93,7 +116,8 @@ fn run_swarm(program: &dyn Program, options: &Options) -> bool {
     let start = Instant::now();
     let (mut done, mut requests, mut virtual_secs, mut bounds) = (0_u64, 0, 0, 0);
     let mut failed = Vec::new();
-    swarm::run_all(program, options.seeds, options.threads, |report| {
+    let plan_of = |seed| options.plan(program, seed);
+    swarm::run_all(program, options.seeds, options.threads, plan_of, |report| {
         done += 1;
         requests += report.requests;
         virtual_secs += report.lasted.secs();
@@ -101,7 +125,7 @@ fn run_swarm(program: &dyn Program, options: &Options) -> bool {
         if !report.violations.is_empty() {
             failed.push(report.plan.seed);
             // A run with its history costs more, so only a failing seed is run with it.
-            let again = swarm::run_seed(program, report.plan.seed, Trace::keeping(HISTORY_LINES));
+            let again = swarm::run_plan(program, &report.plan, Trace::keeping(HISTORY_LINES));
             say(&format!("FAILED seed {}: {}\n{}", report.plan.seed, report.plan, summary(&again)));
             say(&history(&again));
             if again.hash != report.hash {

@@ -120,7 +120,8 @@ impl Counter {
         (self.generation, self.value) = (other.generation, other.value);
         self.observed = other.observed.clone();
         let Some(own) = self.shards.get_mut(&me) else { return true };
-        let left = |from: Generation| self.subtracted.iter().filter(move |(g, _)| *g >= from).map(|(_, a)| *a);
+        let left =
+            |from: Generation| self.subtracted.iter().filter(move |(g, _)| *g >= from).map(|(_, a)| *a);
         let amount = match self.observed.get(&me) {
             None => -left(None).sum::<i128>(),
             Some(seen) => seen.value.units() - left(seen.generation).sum::<i128>(),
@@ -220,7 +221,8 @@ impl Node {
                 self.merge(&name, counter);
             }
         } else if self.bug != Bug::Forgetful {
-            let body: Vec<u8> = self.counters.iter().flat_map(|(name, counter)| encode(name, counter)).collect();
+            let body: Vec<u8> =
+                self.counters.iter().flat_map(|(name, counter)| encode(name, counter)).collect();
             self.is_dirty |= hash(&body).to_le_bytes() != rest;
         }
     }
@@ -273,7 +275,9 @@ impl Process for Node {
                 let is_there = |name: &&&[u8]| self.counters.get(**name).is_some_and(|c| !c.is_nothing());
                 Reply::Integer(words[1..].iter().filter(is_there).count() as i64)
             }
-            (b"DBSIZE", _) => Reply::Integer(self.counters.values().filter(|c| !c.is_nothing()).count() as i64),
+            (b"DBSIZE", _) => {
+                Reply::Integer(self.counters.values().filter(|c| !c.is_nothing()).count() as i64)
+            }
             _ => Reply::Null,
         }
     }
@@ -472,6 +476,10 @@ mod tests {
         let hashes: Vec<u64> = (0..5).map(|seed| run_small(Bug::None, seed).hash).collect();
         let again: Vec<u64> = (0..5).map(|seed| run_small(Bug::None, seed).hash).collect();
         assert_eq!(hashes, again);
-        assert_eq!(hashes.into_iter().collect::<BTreeSet<_>>().len(), 5, "different seeds are different runs");
+        assert_eq!(
+            hashes.into_iter().collect::<BTreeSet<_>>().len(),
+            5,
+            "different seeds are different runs"
+        );
     }
 }

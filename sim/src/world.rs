@@ -242,7 +242,9 @@ impl<'a> World<'a> {
         };
         self.trace.note(self.now, || format!("n{host} {link:?} {}", describe(&notice)));
         match notice {
-            Notice::Accepted(from) => self.drive(host, |p, now| p.handle(Input::Accepted { link, from }, now)),
+            Notice::Accepted(from) => {
+                self.drive(host, |p, now| p.handle(Input::Accepted { link, from }, now))
+            }
             Notice::Dialed => self.drive(host, |p, now| p.handle(Input::Dialed { link }, now)),
             Notice::Sent(bytes) => self.drive(host, |p, now| p.handle(Input::Sent { link, bytes }, now)),
             Notice::Frame(frame) => {
@@ -298,7 +300,11 @@ impl<'a> World<'a> {
                 self.trace.note(self.now, || format!("n{host} {link:?} dials {to}"));
             }
             Effect::Send { link, frame } => {
-                assert!(frame.len() <= engine::cluster::MAX_FRAME_LEN, "a frame of {} bytes is too long", frame.len());
+                assert!(
+                    frame.len() <= engine::cluster::MAX_FRAME_LEN,
+                    "a frame of {} bytes is too long",
+                    frame.len()
+                );
                 if let Some(&(conn, side)) = self.hosts[host].links.get(&link) {
                     self.net.send(self.now, conn, side, frame);
                 }
@@ -383,7 +389,16 @@ impl<'a> World<'a> {
         let (id, addr, now) = (target.id, target.addr, self.local(host));
         let (node_timeout_ms, default_precision) = (self.plan.node_timeout_ms, self.plan.default_precision);
         let nodes_file = target.nodes_file.clone();
-        let start = Start { id, seed: 0, nodes_file, image: Some(image), now, addr, node_timeout_ms, default_precision };
+        let start = Start {
+            id,
+            seed: 0,
+            nodes_file,
+            image: Some(image),
+            now,
+            addr,
+            node_timeout_ms,
+            default_precision,
+        };
         Some(self.program.start(start))
     }
 

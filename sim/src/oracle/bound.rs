@@ -53,11 +53,16 @@ impl Oracle {
             if is_known { moment } else { moment.hull(ledger.offset(id, generation)) }
         });
         let missed = ledger.sets.range((generation.unwrap_or_default())..).find(|(made, set)| {
-            Some(**made) > generation && set.at < from && !set.is_maybe_lost && members.iter().any(|id| id.author() == made.1)
+            Some(**made) > generation
+                && set.at < from
+                && !set.is_maybe_lost
+                && members.iter().any(|id| id.author() == made.1)
         });
-        let missed = missed.map(|(made, set)| format!("SET {} as {made:?}, older than that, is unknown here", set.value));
+        let missed = missed
+            .map(|(made, set)| format!("SET {} as {made:?}, older than that, is unknown here", set.value));
         let is_within = truth.widened(claim.bound.units()).contains(claim.value.units());
-        let text = format!("GET BOUND says {} +-{} as of {} ms ago", claim.value, claim.bound, claim.age.millis());
+        let text =
+            format!("GET BOUND says {} +-{} as of {} ms ago", claim.value, claim.bound, claim.age.millis());
         if !is_within {
             self.complain(place, counter, format!("{text}, but the truth was {truth}"));
         }

@@ -19,7 +19,14 @@ pub struct Around<'a> {
 
 impl Oracle {
     /// An increment was acknowledged with this answer.
-    pub fn incremented(&mut self, place: Place, counter: CounterId, amount: Value, answer: Value, around: Around<'_>) {
+    pub fn incremented(
+        &mut self,
+        place: Place,
+        counter: CounterId,
+        amount: Value,
+        answer: Value,
+        around: Around<'_>,
+    ) {
         let is_forgotten = self.forgotten.contains(&place.id);
         let author = self.ledger(place, counter).author(place.id);
         author.counted += amount.units();
@@ -48,15 +55,23 @@ impl Oracle {
             return self.set_without_generation(place, counter, value, around);
         }
         if after.generation < before.generation || generation.1 != place.id.author() {
-            self.complain(place, counter, format!("SET made generation {generation:?} after {:?}", before.generation));
+            self.complain(
+                place,
+                counter,
+                format!("SET made generation {generation:?} after {:?}", before.generation),
+            );
         }
         let is_maybe_lost = self.forgotten.contains(&place.id);
+        let is_ignorant = self.unsettled.contains(&place.id);
         let ledger = self.ledger(place, counter);
         let previous = ledger.effective(before.generation);
         let mut seen: BTreeMap<_, _> =
             after.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
         // A node that has told nobody of its shard need not write down that it has seen it.
         seen.entry(place.id).or_insert_with(|| ledger.plain_own(place.id, before));
+        if is_ignorant {
+            ledger.blur(&mut seen, generation);
+        }
         let record = SetRecord { value, seen, previous, at: place.now, is_maybe_lost };
         if ledger.sets.insert(generation, record).is_some() {
             self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));
@@ -74,7 +89,11 @@ impl Oracle {
         let seen = ledger.expected(previous, |author| ledger.offset(author, generation));
         if !seen.contains(read.units()) {
             let account = self.account(place.epoch, counter);
-            self.complain(place, counter, format!("SET has seen {seen}, but its node read {read} ({account})"));
+            self.complain(
+                place,
+                counter,
+                format!("SET has seen {seen}, but its node read {read} ({account})"),
+            );
         }
     }
 

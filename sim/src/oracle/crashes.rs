@@ -32,7 +32,9 @@ impl Oracle {
         self.unsettled.insert(id);
         for (&(_, counter), ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
             let survivors = left(counter);
-            for &author in self.unsettled.iter().filter(|&known| *known == id || !self.forgotten.contains(known)) {
+            for &author in
+                self.unsettled.iter().filter(|&known| *known == id || !self.forgotten.contains(known))
+            {
                 ledger.note_loss(author, &survivors);
             }
             let highest = survivors.iter().map(|survivor| ledger.effective(survivor.state.generation)).max();

@@ -36,16 +36,23 @@ impl Oracle {
         if !is_kept && let Some(other) = findings.iter().find(|finding| finding.exists != first.exists) {
             let (with, without) = if first.exists { (first, other) } else { (other, first) };
             let (with, without) = (with.place.host, without.place.host);
-            return Err(format!("c{counter}: it reads {} and exists on n{with}, but not on n{without}", first.value));
+            return Err(format!(
+                "c{counter}: it reads {} and exists on n{with}, but not on n{without}",
+                first.value
+            ));
         }
         let unknown = Ledger::default();
         let ledger = self.ledgers.get(&(first.place.epoch, counter)).unwrap_or(&unknown);
-        let generation = findings.iter().map(|finding| ledger.effective(finding.state.generation)).max().flatten();
+        let generation =
+            findings.iter().map(|finding| ledger.effective(finding.state.generation)).max().flatten();
         if let Some((lost, set)) = ledger.sets.iter().next_back()
             && !set.is_maybe_lost
             && Some(*lost) > generation
         {
-            return Err(format!("c{counter}: SET {} as {lost:?} is lost; {generation:?} is in force", set.value));
+            return Err(format!(
+                "c{counter}: SET {} as {lost:?} is lost; {generation:?} is in force",
+                set.value
+            ));
         }
         let counted = |id: NodeId| counted_in_the_end(ledger, id, findings);
         let expected = ledger.expected(generation, counted);
@@ -54,7 +61,10 @@ impl Oracle {
             return Err(format!("c{counter}: all read {}, but it is {expected} ({account})", first.value));
         }
         let is_nothing = ledger.set_value(generation) == Range::ZERO
-            && ledger.everybody().iter().all(|&id| counted(id) - ledger.offset(id, generation) == Range::ZERO);
+            && ledger
+                .everybody()
+                .iter()
+                .all(|&id| counted(id) - ledger.offset(id, generation) == Range::ZERO);
         if is_nothing && first.exists && !is_kept {
             return Err(format!("c{counter}: nothing is left of it, but it exists"));
         }

@@ -27,11 +27,11 @@ mod range;
 mod tests;
 
 use crate::process::{CounterState, Epoch, Generation, Seq};
-use engine::NodeId;
-use engine::time::Micros;
 pub use bound::Claim;
 pub use commands::Around;
 pub use crashes::Survivor;
+use engine::NodeId;
+use engine::time::Micros;
 pub use finale::Finding;
 use ledger::Ledger;
 pub use range::Range;
@@ -188,7 +188,8 @@ impl Oracle {
             author.taken += stated.low - expected.low;
             return;
         }
-        let what = format!("own shard stands for {stated}, but its clients have counted {expected} ({state:?})");
+        let what =
+            format!("own shard stands for {stated}, but its clients have counted {expected} ({state:?})");
         self.complain(place, counter, what);
     }
 
