@@ -143,11 +143,8 @@ impl Faults {
         match self.mends[number].take() {
             None => {}
             Some(Mend::Paths(paths)) => mend_paths(stage, &paths),
-            Some(Mend::Resume(host)) => {
-                if stage.world.hosts[host].is_paused {
-                    stage.world.resume(host);
-                }
-            }
+            Some(Mend::Resume(host)) if stage.world.hosts[host].is_paused => stage.world.resume(host),
+            Some(Mend::Resume(_)) => {}
             Some(Mend::Start(host)) => self.start(stage, host),
             Some(Mend::Forget(id)) => self.forget(stage, id),
         }

@@ -210,7 +210,7 @@ impl Plan {
             max_drift_ppm: if dice.chance(50) { 200 } else { 0 },
             max_skew: Micros::from_secs(if dice.chance(50) { 7_200 } else { 0 }),
             node_timeout_ms: dice.log_between(1_500, 6_000),
-            default_precision: *dice.pick(&["1", "1", "1", "0", "10", "0.5", "5%"]),
+            default_precision: dice.pick::<&str>(&["1", "1", "1", "0", "10", "0.5", "5%"]),
         }
     }
 

@@ -109,7 +109,11 @@ fn replay(program: &dyn Program, options: &Options) -> bool {
     let seed = options.seeds.0;
     let plan = options.plan(program, seed);
     say(&format!("seed {seed}: {plan}\n"));
-    let trace = if options.is_verbose { Trace::printing(options.watched.clone()) } else { Trace::keeping(HISTORY_LINES) };
+    let trace = if options.is_verbose {
+        Trace::printing(options.watched.clone())
+    } else {
+        Trace::keeping(HISTORY_LINES)
+    };
     let report = swarm::run_plan(program, &plan, trace);
     say(&summary(&report));
     if !report.violations.is_empty() && !options.is_verbose {
