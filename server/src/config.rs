@@ -178,8 +178,11 @@ pub(crate) fn rewrite_file(path: &Path, settings: &Settings) -> Result<(), Confi
     replace_file(&target, &text).map_err(file_error)
 }
 
-/// Writes a file beside the old one, then puts it in its place.
-fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
+/// Writes a file beside the old one, then puts it in its place; when this returns it is on the disk, under its name.
+///
+/// # Errors
+/// The system's; the old file is as it was then.
+pub(crate) fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let temporary = directory.join(format!(".{name}.{}.tmp", process::id()));

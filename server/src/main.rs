@@ -3,6 +3,7 @@
 //! It decides nothing that matters to a count. The main thread accepts connections, runs the node's timers and
 //! waits for signals; `worker` threads serve the clients.
 
+mod bus;
 mod config;
 mod connection;
 mod listener;
