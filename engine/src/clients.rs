@@ -6,8 +6,10 @@
 //!
 //! Lacks on purpose: sockets. The shell gives a `Wake` per connection and drains the outbox itself.
 
+use crate::command::{CommandSpec, Flag};
 use crate::time::Micros;
 use parking_lot::Mutex;
+use resp::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +30,16 @@ pub enum Peer {
     },
     /// A connection to the unix socket at this path.
     Unix(String),
+}
+
+impl Peer {
+    /// Our end of the connection.
+    pub(crate) fn local(&self) -> &str {
+        match self {
+            Peer::Tcp { local, .. } => local,
+            Peer::Unix(path) => path,
+        }
+    }
 }
 
 impl fmt::Display for Peer {
@@ -66,7 +78,7 @@ pub struct Client {
     last_active: AtomicU64,
     last_command: AtomicU32,
     pub(crate) is_monitor: AtomicBool,
-    pub(crate) protocol: AtomicU8,
+    protocol: AtomicU8,
     is_killed: AtomicBool,
     /// Bytes that others want sent to this client.
     outbox: Mutex<Vec<u8>>,
@@ -147,6 +159,24 @@ impl Client {
     /// The moment of its last request.
     pub fn last_active(&self) -> Micros {
         Micros(self.last_active.load(Ordering::Relaxed))
+    }
+
+    /// What messages to this client are written in.
+    pub(crate) fn protocol(&self) -> Protocol {
+        if self.protocol_version() == 3 { Protocol::Resp3 } else { Protocol::Resp2 }
+    }
+
+    /// The same as the number that clients know it by: 2 or 3.
+    pub(crate) fn protocol_version(&self) -> u8 {
+        self.protocol.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_protocol(&self, protocol: Protocol) {
+        let version = match protocol {
+            Protocol::Resp2 => 2,
+            Protocol::Resp3 => 3,
+        };
+        self.protocol.store(version, Ordering::Relaxed);
     }
 
     pub(crate) fn note_command(&self, now: Micros, command: u16) {
@@ -264,15 +294,12 @@ impl Clients {
         self.all().iter().for_each(|client| client.wake());
     }
 
-    /// Until when commands wait; in the past when they don't.
-    pub fn paused_until(&self) -> Micros {
-        Micros(self.paused_until.load(Ordering::Relaxed))
-    }
-
-    /// Until when commands that change something wait; in the past when they don't.
-    pub fn writes_paused_until(&self) -> Micros {
-        Micros(
-            self.writes_paused_until.load(Ordering::Relaxed).max(self.paused_until.load(Ordering::Relaxed)),
-        )
+    /// Until when this command waits; in the past when it doesn't. UNPAUSE never waits: it could not end a pause.
+    pub(crate) fn held_until(&self, command: &CommandSpec) -> Micros {
+        let all = self.paused_until.load(Ordering::Relaxed);
+        let writes =
+            if command.has(Flag::Write) { self.writes_paused_until.load(Ordering::Relaxed) } else { 0 };
+        let held_until = all.max(writes);
+        if held_until > 0 && command.name == "unpause" { Micros(0) } else { Micros(held_until) }
     }
 }

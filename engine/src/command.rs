@@ -8,6 +8,7 @@ use crate::settings::Settings;
 use crate::time::{Micros, Now};
 use crate::value::Value;
 use resp::{ReplyWriter, Request};
+use std::fmt;
 
 /// One command, or one subcommand of a container such as CLIENT.
 #[derive(Debug)]
@@ -24,9 +25,10 @@ pub struct CommandSpec {
     pub flags: &'static [Flag],
     /// What follows the name.
     pub arguments: &'static [Arg],
-    /// Not empty for a container; its `run` is then never called for a subcommand.
+    /// Not empty for a container; its `run` is then never called for a subcommand. A container that works without a
+    /// subcommand (COMMAND) says so by an optional argument.
     pub subcommands: &'static [CommandSpec],
-    /// Does it. For a container: what an unknown subcommand answers.
+    /// Does it. For a container: what an unknown subcommand, or one with a wrong number of words, answers.
     pub run: Run,
 }
 
@@ -90,19 +92,19 @@ pub enum Flag {
 }
 
 impl Flag {
-    /// As COMMAND INFO spells it.
-    pub fn name(self) -> &'static str {
+    /// As COMMAND INFO spells it; `None` for what Redis clients have no name for.
+    pub fn name(self) -> Option<&'static str> {
         match self {
-            Flag::Write => "write",
-            Flag::Readonly => "readonly",
-            Flag::Denyoom => "denyoom",
-            Flag::Admin => "admin",
-            Flag::Pubsub => "pubsub",
-            Flag::Loading => "loading",
-            Flag::Fast => "fast",
-            Flag::NoAuth => "no_auth",
-            Flag::SkipMonitor => "skip_monitor",
-            Flag::WhileSubscribed => "while_subscribed",
+            Flag::Write => Some("write"),
+            Flag::Readonly => Some("readonly"),
+            Flag::Denyoom => Some("denyoom"),
+            Flag::Admin => Some("admin"),
+            Flag::Pubsub => Some("pubsub"),
+            Flag::Loading => Some("loading"),
+            Flag::Fast => Some("fast"),
+            Flag::NoAuth => Some("no_auth"),
+            Flag::SkipMonitor => Some("skip_monitor"),
+            Flag::WhileSubscribed => None,
         }
     }
 }
@@ -187,12 +189,16 @@ impl Arg {
                 }
                 sum
             }
-            ArgKind::Key
-            | ArgKind::String
-            | ArgKind::Integer
-            | ArgKind::Double
-            | ArgKind::Pattern
-            | ArgKind::OneOf(_) => 1,
+            ArgKind::OneOf(choices) => {
+                let (mut min, mut i) = (usize::MAX, 0);
+                while i < choices.len() {
+                    let words = choices[i].min_words();
+                    min = if words < min { words } else { min };
+                    i += 1;
+                }
+                min
+            }
+            ArgKind::Key | ArgKind::String | ArgKind::Integer | ArgKind::Double | ArgKind::Pattern => 1,
         };
         own + self.token.is_some() as usize
     }
@@ -200,8 +206,12 @@ impl Arg {
     const fn is_of_one_size(&self) -> bool {
         let inner = match self.kind {
             ArgKind::OneOf(parts) | ArgKind::Block(parts) => {
+                let is_choice = matches!(self.kind, ArgKind::OneOf(_));
                 let mut i = 0;
-                while i < parts.len() && parts[i].is_of_one_size() {
+                while i < parts.len()
+                    && parts[i].is_of_one_size()
+                    && (!is_choice || parts[i].min_words() == parts[0].min_words())
+                {
                     i += 1;
                 }
                 i == parts.len()
@@ -217,11 +227,60 @@ impl Arg {
     }
 }
 
+/// As a manual writes it: `name [name ...]`, `[MATCH pattern]`, `[ID id [id ...]]`, `<ON | OFF>`.
+impl fmt::Display for Arg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_optional {
+            f.write_str("[")?;
+        }
+        f.write_str(self.token.unwrap_or(""))?;
+        if self.token.is_some() && !matches!(self.kind, ArgKind::PureToken) {
+            f.write_str(" ")?;
+        }
+        self.fmt_once(f)?;
+        if self.is_multiple {
+            f.write_str(" [")?;
+            self.fmt_once(f)?;
+            f.write_str(" ...]")?;
+        }
+        if self.is_optional {
+            f.write_str("]")?;
+        }
+        Ok(())
+    }
+}
+
+impl Arg {
+    /// The argument without the word that stands before it.
+    fn fmt_once(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            ArgKind::PureToken => Ok(()),
+            ArgKind::OneOf(choices) => {
+                f.write_str("<")?;
+                fmt_list(choices, " | ", f)?;
+                f.write_str(">")
+            }
+            ArgKind::Block(parts) => fmt_list(parts, " ", f),
+            ArgKind::Key | ArgKind::String | ArgKind::Integer | ArgKind::Double | ArgKind::Pattern => {
+                f.write_str(self.name)
+            }
+        }
+    }
+}
+
+fn fmt_list(args: &[Arg], separator: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (position, arg) in args.iter().enumerate() {
+        f.write_str(if position == 0 { "" } else { separator })?;
+        write!(f, "{arg}")?;
+    }
+    Ok(())
+}
+
 impl CommandSpec {
     /// Number of words with the name; negative: at least that many. As COMMAND INFO shows it.
     pub fn arity(&self) -> i64 {
         if !self.subcommands.is_empty() {
-            return -2;
+            return if self.arguments.is_empty() { -2 } else { -1 };
         }
         let min = 1 + self.arguments.iter().map(Arg::min_words).sum::<usize>() as i64;
         if self.arguments.iter().all(Arg::is_of_one_size) { min } else { -min }
@@ -241,12 +300,10 @@ impl CommandSpec {
 
     /// First key, last key, step: where the names of counters stand.
     pub fn key_positions(&self) -> (i64, i64, i64) {
-        let mut position = 1;
-        for arg in self.arguments {
+        for (position, arg) in (1..).zip(self.arguments) {
             if let ArgKind::Key = arg.kind {
                 return (position, if arg.is_multiple { -1 } else { position }, 1);
             }
-            position += 1;
         }
         (0, 0, 0)
     }

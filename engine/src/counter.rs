@@ -1,13 +1,21 @@
 //! One counter as one node knows it: its own shard, and beside it what only some counters need.
 //!
-//! An idle counter that was only ever incremented here costs one `Counter` (64 bytes) and a table slot.
-//! Everything else (a precision of its own, peers' shards, subscribers) lives in `Side`, which is made when
-//! first needed.
+//! An idle counter that was only ever incremented on a lone node costs one `Counter` (64 bytes) and a table slot.
+//! A SET on a lone node adds a `Plain`; everything else (shards of peers, what was published, subscribers) lives in a
+//! `Full` that is made when first needed. Within `Full`, what only a *moving* shard needs hangs on further boxes that
+//! are freed at rest.
 //!
-//! Lacks on purpose: locks, time, and any knowledge of who is told about a change (see `keyspace`).
+//! The rules of SET are in `generation`; this file applies them. Invariant: nothing but `add`, `set`, `learn` and
+//! `recover` changes the own shard.
+//!
+//! Lacks on purpose: locks, time of its own, and any knowledge of who is told about a change (see `keyspace`).
 
+use crate::generation::{Record, Stated, Subtractions};
+use crate::ids::{Generation, MemberIndex, Seq};
+use crate::prediction::Track;
+use crate::shard::{Horizons, Merged, PeerShard};
 use crate::time::Micros;
-use crate::value::{Value, ValueError};
+use crate::value::{Total, Value, ValueError};
 use smallvec::SmallVec;
 use std::num::NonZeroU8;
 
@@ -30,6 +38,14 @@ impl Marks {
     pub(crate) const PRECISION_SET: Marks = Marks(1);
     /// It stands in its stripe's list of counters to look at for removal.
     pub(crate) const ZERO_LISTED: Marks = Marks(2);
+    /// It stands in its stripe's list of counters whose own shard has changed since the cluster looked.
+    pub(crate) const DIRTY: Marks = Marks(4);
+    /// It stands in its stripe's list of counters that have changed since they were logged.
+    pub(crate) const UNLOGGED: Marks = Marks(8);
+    /// It stands in the cluster's list of deadlines.
+    pub(crate) const SCHEDULED: Marks = Marks(16);
+    /// It was deleted and reads zero: users do not see it any more.
+    pub(crate) const HIDDEN: Marks = Marks(32);
 
     pub(crate) fn has(self, mark: Marks) -> bool {
         self.0 & mark.0 != 0
@@ -44,13 +60,29 @@ impl Marks {
     }
 }
 
+/// A 128-bit number that does not ask for 16-byte alignment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Packed([u64; 2]);
+
+impl Packed {
+    fn new(value: Value) -> Packed {
+        let units = value.units();
+        Packed([units as u64, (units >> 64) as u64])
+    }
+
+    fn value(self) -> Value {
+        let units = i128::from(self.0[1] as i64) << 64 | i128::from(self.0[0]);
+        Value::from_units(units).expect("made from a value")
+    }
+}
+
 /// A counter's entry.
 #[derive(Debug)]
 pub(crate) struct Counter {
     name: Name,
     /// What this node counted itself, exact.
-    own: Value,
-    side: Option<Box<Side>>,
+    own: Packed,
+    side: Side,
     pub(crate) precision: PrecisionId,
     pub(crate) marks: Marks,
     /// One more than the most decimals that the own shard has ever used; the niche keeps `Option` free.
@@ -58,24 +90,55 @@ pub(crate) struct Counter {
 }
 
 /// What only some counters need.
-#[derive(Debug, Default)]
-pub(crate) struct Side {
-    /// How many clients subscribe to this counter here.
-    pub(crate) subscribers: u32,
+#[derive(Debug)]
+enum Side {
+    None,
+    /// A SET on a node that has told nobody of this counter.
+    Plain(Box<Plain>),
+    Full(Box<Full>),
 }
 
-impl Side {
-    fn is_empty(&self) -> bool {
-        self.subscribers == 0
-    }
+#[derive(Debug)]
+struct Plain {
+    generation: Generation,
+    value: Value,
+}
+
+/// What a counter needs that other nodes know of, or that somebody watches.
+#[derive(Debug, Default)]
+pub(crate) struct Full {
+    /// How many clients subscribe to this counter here.
+    pub(crate) subscribers: u32,
+    /// When the own shard was last published; zero: never.
+    pub(crate) seq: Seq,
+    /// The generation that the own shard is stated in.
+    generation: Generation,
+    /// The highest SET known; `None`: there was none.
+    record: Option<Box<Record>>,
+    /// The publication that first carried the record.
+    pub(crate) record_seq: Seq,
+    subtracted: Subtractions,
+    /// While the own shard moves.
+    pub(crate) track: Option<Box<Track>>,
+    /// The own shard was restated, or is the seat of a new SET, and that is not published yet.
+    pub(crate) is_restated: bool,
+    /// How far the truth may be from the published line, units of 10^-17.
+    pub(crate) published_precision: i128,
+    /// When the track must be asked again.
+    pub(crate) deadline: Micros,
+    /// The moment for which it stands in the cluster's list of deadlines; zero: it does not.
+    pub(crate) scheduled: Micros,
+    /// What was counted since the start, while peers may still hold a later state of the own shard.
+    since_start: Option<Box<i128>>,
+    peers: Vec<PeerShard>,
 }
 
 impl Counter {
     pub(crate) fn new(name: &[u8], precision: PrecisionId) -> Counter {
         Counter {
             name: Name::from_slice(name),
-            own: Value::ZERO,
-            side: None,
+            own: Packed::default(),
+            side: Side::None,
             precision,
             marks: Marks::default(),
             decimals_plus_one: NonZeroU8::MIN,
@@ -88,59 +151,308 @@ impl Counter {
 
     /// What this node counted itself.
     pub(crate) fn own(&self) -> Value {
-        self.own
+        self.own.value()
     }
 
-    /// The value of the counter at this moment: own shard plus every peer's line.
-    pub(crate) fn total(&self, _now: Micros) -> Value {
-        self.own
+    /// The most decimals that the own shard has ever used.
+    pub(crate) fn decimals(&self) -> u8 {
+        self.decimals_plus_one.get() - 1
+    }
+
+    pub(crate) fn full(&self) -> Option<&Full> {
+        match &self.side {
+            Side::Full(full) => Some(full),
+            Side::None | Side::Plain(_) => None,
+        }
+    }
+
+    pub(crate) fn full_mut(&mut self) -> Option<&mut Full> {
+        match &mut self.side {
+            Side::Full(full) => Some(full),
+            Side::None | Side::Plain(_) => None,
+        }
+    }
+
+    /// Makes room for what only some counters need.
+    pub(crate) fn make_full(&mut self) -> &mut Full {
+        if !matches!(self.side, Side::Full(_)) {
+            let mut full = Full::default();
+            if let Side::Plain(plain) = &self.side {
+                full.generation = plain.generation;
+                full.record = Some(Box::new(Record {
+                    generation: plain.generation,
+                    value: plain.value,
+                    is_deletion: false,
+                    observed: Vec::new(),
+                }));
+            }
+            self.side = Side::Full(Box::new(full));
+        }
+        match &mut self.side {
+            Side::Full(full) => full,
+            Side::None | Side::Plain(_) => unreachable!("made above"),
+        }
+    }
+
+    /// The generation of the highest SET known.
+    pub(crate) fn generation(&self) -> Generation {
+        match &self.side {
+            Side::None => Generation::ZERO,
+            Side::Plain(plain) => plain.generation,
+            Side::Full(full) => full.record.as_ref().map_or(Generation::ZERO, |record| record.generation),
+        }
+    }
+
+    /// The own shard as the rules of SET see it.
+    pub(crate) fn stated(&self) -> Stated {
+        let (generation, seq) = match &self.side {
+            Side::None => (Generation::ZERO, Seq::ZERO),
+            Side::Plain(plain) => (plain.generation, Seq::ZERO),
+            Side::Full(full) => (full.generation, full.seq),
+        };
+        Stated { member: MemberIndex::SELF, generation, seq, value: self.own() }
+    }
+
+    /// The value of the counter at this moment: own shard plus every peer's line. If the sum of the shards lies beyond the
+    /// range, the end of the range.
+    pub(crate) fn total(&self, now: Micros, horizons: &Horizons) -> Value {
+        match &self.side {
+            Side::None => self.own(),
+            Side::Plain(plain) => self.own().saturating_add(plain.value),
+            Side::Full(full) => {
+                let mut total = Total::default();
+                for units in full.parts(self.stated(), now, horizons) {
+                    total.include(Value::saturating_from_units(units));
+                }
+                total.saturating()
+            }
+        }
     }
 
     /// Adds to the own shard and returns the new total.
     ///
     /// # Errors
     /// `OutOfRange` if the shard or the total would leave the range; nothing has changed then.
-    pub(crate) fn add(&mut self, delta: Value, now: Micros) -> Result<Value, ValueError> {
-        let own = self.own.checked_add(delta)?;
-        let total = self.total(now).checked_add(delta)?;
+    pub(crate) fn add(
+        &mut self,
+        delta: Value,
+        now: Micros,
+        horizons: &Horizons,
+    ) -> Result<Value, ValueError> {
+        let own = self.own().checked_add(delta)?;
+        let total = match &self.side {
+            Side::None => own,
+            Side::Plain(_) | Side::Full(_) => self.total(now, horizons).checked_add(delta)?,
+        };
+        if let Side::Full(full) = &mut self.side
+            && let Some(since) = &mut full.since_start
+        {
+            **since += delta.units();
+        }
         self.put_own(own);
         Ok(total)
     }
 
-    /// Makes the counter read `value`.
-    pub(crate) fn set(&mut self, value: Value, _now: Micros) {
-        self.put_own(value);
+    /// Makes the counter read `value`: a new generation of which this node is the author.
+    pub(crate) fn set(
+        &mut self,
+        value: Value,
+        generation: Generation,
+        is_deletion: bool,
+        now: Micros,
+        horizons: &Horizons,
+    ) {
+        let is_told = self.full().is_some_and(|full| full.seq != Seq::ZERO || !full.peers.is_empty());
+        if !is_told {
+            // Nobody else knows of the own shard, so there is nothing to observe or to restate.
+            self.put_own(Value::ZERO);
+            match &mut self.side {
+                Side::Full(full) => {
+                    full.generation = generation;
+                    let record = Record { generation, value, is_deletion, observed: Vec::new() };
+                    full.record = Some(Box::new(record));
+                    full.record_seq = Seq::ZERO;
+                    full.is_restated = true;
+                    full.track = None;
+                    full.since_start = full.since_start.take().map(|_| Box::new(0));
+                }
+                Side::None | Side::Plain(_) => self.side = Side::Plain(Box::new(Plain { generation, value })),
+            }
+            self.note_decimals(value);
+            return;
+        }
+        let own = self.stated();
+        let full = self.make_full();
+        let before = full.record.take().unwrap_or_default();
+        let peers = full.peers.iter().map(|peer| peer.stated(before.generation, now, horizons));
+        let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
+        full.record = Some(before);
+        full.since_start = full.since_start.take().map(|_| Box::new(0));
+        self.learn(record);
+        self.make_full().is_restated = true;
+        self.note_decimals(value);
+    }
+
+    /// Takes over a higher generation and restates the own shard relative to it. False if it is not higher.
+    pub(crate) fn learn(&mut self, record: Record) -> bool {
+        if record.generation <= self.generation() {
+            return false;
+        }
+        let own = self.own().units();
+        let full = self.make_full();
+        let amount = full.subtracted.amount_for(record.observed_of(MemberIndex::SELF));
+        let is_counted = full.seq != Seq::ZERO || own != 0 || !full.subtracted.is_empty();
+        if is_counted {
+            full.subtracted.note(full.generation, amount);
+        }
+        let older = full.record.as_ref().map_or(Generation::ZERO, |record| record.generation);
+        full.peers.iter_mut().for_each(|peer| peer.note_new_record(older, record.generation));
+        full.generation = record.generation;
+        full.record = Some(Box::new(record));
+        full.record_seq = Seq::ZERO;
+        full.is_restated = is_counted;
+        full.track = None;
+        self.put_own(Value::saturating_from_units(own - amount));
+        true
+    }
+
+    /// Joins what is known of a peer's shard with what has come.
+    pub(crate) fn merge(&mut self, shard: PeerShard, generation: Generation, now: Micros) -> Merged {
+        let record = self.generation();
+        self.make_full().merge(shard, generation, record, now)
+    }
+
+    /// Takes over the state of the own shard that a peer has kept, if it is later than ours; what was counted here since the
+    /// start comes on top. False if ours is as late.
+    pub(crate) fn recover(&mut self, copy: Stated, decimals: u8, now: Micros) -> bool {
+        let full = self.make_full();
+        if copy.seq <= full.seq {
+            return false;
+        }
+        let since = full.since_start.as_ref().map_or(0, |since| **since);
+        full.seq = copy.seq;
+        full.generation = copy.generation;
+        let mut units = copy.value.units();
+        if let Some(record) = full.record.as_deref()
+            && record.generation > copy.generation
+        {
+            let counted = record.counts(&copy);
+            full.subtracted.note(copy.generation, units - counted);
+            full.generation = record.generation;
+            full.is_restated = true;
+            units = counted;
+        }
+        full.track = (since != 0).then(|| Box::new(Track::start(now, Value::saturating_from_units(units))));
+        full.begin_recovery(since);
+        self.put_own(Value::saturating_from_units(units + since));
+        self.widen_decimals(decimals);
+        true
     }
 
     fn put_own(&mut self, own: Value) {
-        self.own = own;
-        let decimals = own.decimals() + 1;
-        if decimals > self.decimals_plus_one.get() {
-            self.decimals_plus_one = NonZeroU8::new(decimals).expect("one more than a count is not zero");
+        self.own = Packed::new(own);
+        self.note_decimals(own);
+    }
+
+    fn note_decimals(&mut self, value: Value) {
+        self.widen_decimals(value.decimals());
+    }
+
+    fn widen_decimals(&mut self, decimals: u8) {
+        if decimals >= self.decimals_plus_one.get() {
+            self.decimals_plus_one = NonZeroU8::new(decimals + 1).expect("one more than a count is not zero");
         }
     }
 
     /// How many clients subscribe to it here.
     pub(crate) fn subscribers(&self) -> u32 {
-        self.side.as_ref().map_or(0, |side| side.subscribers)
+        self.full().map_or(0, |full| full.subscribers)
     }
 
-    pub(crate) fn add_subscriber(&mut self) {
-        self.side.get_or_insert_default().subscribers += 1;
-    }
-
-    /// The counterpart of `add_subscriber`.
-    pub(crate) fn drop_subscriber(&mut self) {
-        let side = self.side.as_mut().expect("a subscriber was added before");
-        side.subscribers -= 1;
-        if side.is_empty() {
-            self.side = None;
+    /// Whether it reads zero for good here: no shard counts anything and none moves.
+    pub(crate) fn is_zero(&self) -> bool {
+        if !self.own().is_zero() {
+            return false;
+        }
+        match &self.side {
+            Side::None => true,
+            Side::Plain(plain) => plain.value.is_zero(),
+            Side::Full(full) => {
+                full.record.as_ref().is_none_or(|record| record.value.is_zero())
+                    && full.peers.iter().all(|peer| peer.is_zero_in(full.record()))
+            }
         }
     }
 
-    /// Whether nothing would be lost if it disappeared: it reads zero and nobody holds on to it.
+    /// Whether users should not see it: it was deleted, and nobody has counted since.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.full().is_some_and(|full| full.record().is_some_and(|record| record.is_deletion))
+            && self.is_zero()
+    }
+
+    /// Whether nobody here holds on to it: a zero may go.
     pub(crate) fn is_disposable(&self) -> bool {
-        self.own.is_zero() && !self.marks.has(Marks::PRECISION_SET) && self.subscribers() == 0
+        !self.marks.has(Marks::PRECISION_SET) && self.subscribers() == 0 && self.is_zero()
+    }
+}
+
+impl Full {
+    pub(crate) fn record(&self) -> Option<&Record> {
+        self.record.as_deref()
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(crate) fn peers(&self) -> &[PeerShard] {
+        &self.peers
+    }
+
+    pub(crate) fn subtracted(&mut self) -> &mut Subtractions {
+        &mut self.subtracted
+    }
+
+    /// From now on, notes what is counted beside the state that a peer may still correct.
+    pub(crate) fn begin_recovery(&mut self, counted: i128) {
+        self.since_start.get_or_insert_with(|| Box::new(counted));
+    }
+
+    pub(crate) fn end_recovery(&mut self) {
+        self.since_start = None;
+    }
+
+    /// What each part of the total adds, in units: the SET's value, the own shard, each peer's.
+    fn parts(&self, own: Stated, now: Micros, horizons: &Horizons) -> impl Iterator<Item = i128> {
+        let record = self.record.as_deref();
+        let generation = record.map_or(Generation::ZERO, |record| record.generation);
+        let counts = move |shard: Stated| match record {
+            None => shard.value.units(),
+            Some(record) => record.counts(&shard),
+        };
+        let peers = self.peers.iter().map(move |peer| counts(peer.stated(generation, now, horizons)));
+        std::iter::once(record.map_or(0, |record| record.value.units()))
+            .chain(std::iter::once(own.value.units()))
+            .chain(peers)
+    }
+
+    /// See `Counter::merge`.
+    fn merge(&mut self, shard: PeerShard, generation: Generation, record: Generation, now: Micros) -> Merged {
+        match self.peers.iter_mut().find(|peer| peer.member() == shard.member()) {
+            Some(known) => known.merge(shard, generation, record, now),
+            None => {
+                let mut shard = shard;
+                shard.set_generation(generation, record);
+                self.peers.push(shard);
+                Merged::Advanced
+            }
+        }
+    }
+
+    /// Takes a departed member's shard away and returns it.
+    pub(crate) fn take_peer(&mut self, member: MemberIndex) -> Option<PeerShard> {
+        let place = self.peers.iter().position(|peer| peer.member() == member)?;
+        Some(self.peers.swap_remove(place))
     }
 }
 

@@ -5,13 +5,20 @@
 //! a snapshot) is a plain count over indices that misses nothing that was there all along, however the
 //! table beside it grows.
 //!
+//! Every change ends in `Stripe::after_change`, which notes what somebody must look at later: counters whose own shard has
+//! changed (for the cluster), that have changed at all (for the log), that came to read zero. Nothing scans for them.
+//!
 //! Invariants: no lock is held across a call out of this file, save the closures given to `with` and
 //! `update`; no function takes two stripe locks at once.
 
+use crate::clients::Wake;
 use crate::counter::{Counter, Marks, PrecisionId};
+use crate::ids::Generation;
 use crate::precision::{Precision, PrecisionTable, TooManyPrecisions};
+use crate::prediction::Track;
+use crate::shard::Horizons;
 use crate::slab::Slab;
-use crate::time::Micros;
+use crate::time::{Micros, Now};
 use crate::value::{Value, ValueError};
 use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
@@ -19,25 +26,99 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::VecDeque;
 use std::hash::Hasher;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// log2 of the number of stripes. With ten million counters a stripe has ten thousand: its table's growth
 /// takes tens of microseconds.
 const STRIPE_BITS: u32 = 10;
-const STRIPES: usize = 1 << STRIPE_BITS;
+pub(crate) const STRIPES: usize = 1 << STRIPE_BITS;
 
 /// How long a counter must have read zero before it disappears.
 pub const ZERO_LINGER: Micros = Micros::from_millis(2_000);
 
 /// The map from names to counters. Shared by all threads.
-#[derive(Debug)]
 pub struct Keyspace {
     stripes: Box<[Padded<Mutex<Stripe>>]>,
     seed: u64,
     shared_seed: SharedSeed,
+    /// Counters that users see.
     len: AtomicUsize,
     precisions: RwLock<PrecisionTable>,
     default_precision: AtomicUsize,
+    /// Until when each member's lines are followed.
+    pub(crate) horizons: Horizons,
+    /// The clock of generations: the highest time seen.
+    generation_time: AtomicU64,
+    /// Our part of a generation.
+    author: AtomicU64,
+    /// Peers may still hold later states of own shards than we do: what is counted meanwhile is noted apart.
+    pub(crate) is_recovering: AtomicBool,
+    /// For the cluster.
+    pub(crate) dirty: Listening,
+    /// For the log.
+    pub(crate) unlogged: Listening,
+}
+
+/// Somebody who wants to know which stripes have something for them.
+#[derive(Default)]
+pub(crate) struct Listening {
+    is_on: AtomicBool,
+    is_woken: AtomicBool,
+    /// A bit per stripe.
+    stripes: [AtomicU64; STRIPES / 64],
+    wake: OnceLock<Wake>,
+}
+
+impl Listening {
+    /// Whether anybody wants to know.
+    pub(crate) fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_on(&self, is_on: bool) {
+        self.is_on.store(is_on, Ordering::Relaxed);
+    }
+
+    /// Sets how to be woken; once.
+    pub(crate) fn set_wake(&self, wake: Wake) {
+        self.wake.set(wake).ok();
+    }
+
+    fn note(&self, stripe: usize) {
+        self.stripes[stripe / 64].fetch_or(1 << (stripe % 64), Ordering::AcqRel);
+        if !self.is_woken.swap(true, Ordering::AcqRel)
+            && let Some(wake) = self.wake.get()
+        {
+            wake();
+        }
+    }
+
+    /// Whether there is something, or will be before the next wake-up.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.is_woken.load(Ordering::Acquire)
+    }
+
+    /// The stripes that have something; forgets them. What is noted from now on wakes again.
+    pub(crate) fn take_stripes(&self) -> Vec<usize> {
+        self.is_woken.store(false, Ordering::Release);
+        let mut stripes = Vec::new();
+        for (word, bits) in self.stripes.iter().enumerate() {
+            let mut bits = bits.swap(0, Ordering::AcqRel);
+            while bits != 0 {
+                stripes.push(word * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+            }
+        }
+        stripes
+    }
+}
+
+/// Where a counter stands. Stays true while the counter lives; may mean another one afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Handle {
+    pub(crate) stripe: u16,
+    pub(crate) index: u32,
 }
 
 /// Keeps neighbouring locks off each other's cache lines (pairs of lines are fetched together).
@@ -51,6 +132,10 @@ struct Stripe {
     counters: Slab<Counter>,
     /// Counters that came to read zero, each with the moment to look at it again; in order of time.
     zeros: VecDeque<(Micros, u32)>,
+    /// Counters whose own shard has changed since the cluster looked.
+    dirty: Vec<u32>,
+    /// Counters that have changed since they were logged.
+    unlogged: Vec<u32>,
 }
 
 /// A table entry: the hash bits save a look at the counter when the table grows or two names collide.
@@ -58,12 +143,6 @@ struct Stripe {
 struct Slot {
     hash: u32,
     index: u32,
-}
-
-/// A counter that was found or made, under its stripe's lock.
-pub(crate) struct Found<'a> {
-    pub(crate) counter: &'a mut Counter,
-    pub(crate) is_new: bool,
 }
 
 /// Where a walk over all counters stands. Zero is the beginning; after the end it is zero again.
@@ -112,9 +191,36 @@ impl Stripe {
     /// Notes a counter that reads zero now, to be looked at once it has lingered.
     fn note_zero(&mut self, index: u32, now: Micros) {
         let Some(counter) = self.counters.get_mut(index) else { return };
-        if counter.is_disposable() && !counter.marks.has(Marks::ZERO_LISTED) {
+        if !counter.marks.has(Marks::ZERO_LISTED) && counter.is_disposable() {
             counter.marks.set(Marks::ZERO_LISTED, true);
             self.zeros.push_back((now + ZERO_LINGER, index));
+        }
+    }
+}
+
+/// Why an own shard changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// A client, or a SET that has arrived.
+    Command,
+    /// A peer has handed back what we had told it in an earlier life.
+    Recovery,
+}
+
+/// What a counter was before a change.
+#[derive(Clone, Copy)]
+struct Before {
+    own: Value,
+    generation: Generation,
+    is_hidden: bool,
+}
+
+impl Before {
+    fn of(counter: &Counter) -> Before {
+        Before {
+            own: counter.own(),
+            generation: counter.generation(),
+            is_hidden: counter.marks.has(Marks::HIDDEN),
         }
     }
 }
@@ -122,7 +228,13 @@ impl Stripe {
 impl Keyspace {
     /// An empty keyspace whose hashes are seeded with `seed`, so that names can't be chosen to collide.
     pub fn new(seed: u64, default_precision: Precision) -> Keyspace {
-        let stripe = || Stripe { table: HashTable::new(), counters: Slab::new(), zeros: VecDeque::new() };
+        let stripe = || Stripe {
+            table: HashTable::new(),
+            counters: Slab::new(),
+            zeros: VecDeque::new(),
+            dirty: Vec::new(),
+            unlogged: Vec::new(),
+        };
         let mut precisions = PrecisionTable::new();
         let default = precisions.id(default_precision).expect("an empty table has room");
         Keyspace {
@@ -132,7 +244,32 @@ impl Keyspace {
             len: AtomicUsize::new(0),
             precisions: RwLock::new(precisions),
             default_precision: AtomicUsize::new(usize::from(default.0)),
+            horizons: Horizons::default(),
+            generation_time: AtomicU64::new(0),
+            author: AtomicU64::new(0),
+            is_recovering: AtomicBool::new(false),
+            dirty: Listening::default(),
+            unlogged: Listening::default(),
         }
+    }
+
+    /// Who signs generations from now on.
+    pub(crate) fn set_author(&self, author: u64) {
+        self.author.store(author, Ordering::Relaxed);
+    }
+
+    /// A generation higher than every one seen (a hybrid logical clock: the wall clock is a hint, never trusted).
+    pub(crate) fn next_generation(&self, now: Now) -> Generation {
+        let wall = now.unix.millis() << 12;
+        let next = |seen: u64| Some(wall.max(seen + 1));
+        let seen = self.generation_time.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        let seen = seen.expect("the update always has a value");
+        Generation { time: wall.max(seen + 1), author: self.author.load(Ordering::Relaxed) }
+    }
+
+    /// Takes note of a generation from elsewhere.
+    pub(crate) fn note_generation(&self, generation: Generation) {
+        self.generation_time.fetch_max(generation.time, Ordering::AcqRel);
     }
 
     fn place(&self, name: &[u8]) -> Place {
@@ -183,45 +320,133 @@ impl Keyspace {
         stripe.counters.get(index).map(look)
     }
 
-    /// Whether a counter of that name exists.
+    /// Whether a counter of that name exists as far as users can see.
     pub fn contains(&self, name: &[u8]) -> bool {
-        self.with(name, |_| ()).is_some()
+        self.with(name, |counter| !counter.marks.has(Marks::HIDDEN)).unwrap_or(false)
     }
 
     /// The counter's value, if it exists.
     pub fn total(&self, name: &[u8], now: Micros) -> Option<Value> {
-        self.with(name, |counter| counter.total(now))
+        self.with(name, |counter| counter.total(now, &self.horizons))
     }
 
-    /// Calls `change` with the counter, made if it was missing and `is_creating_allowed`.
-    ///
-    /// A counter that was made for a change that failed is taken away again.
+    /// Calls `change` with the counter, made if it was missing and `is_creating_allowed`. A counter that was made for a
+    /// change that failed is taken away again.
     pub(crate) fn update<R, E: From<NoRoom>>(
         &self,
         name: &[u8],
         now: Micros,
         is_creating_allowed: bool,
-        change: impl FnOnce(Found<'_>) -> Result<R, E>,
+        change: impl FnOnce(&mut Counter) -> Result<R, E>,
     ) -> Result<R, E> {
+        self.update_named(name, now, is_creating_allowed, Cause::Command, change).map(|(result, _)| result)
+    }
+
+    /// The same, for whatever cause; tells where the counter stands, too.
+    pub(crate) fn update_named<R, E: From<NoRoom>>(
+        &self,
+        name: &[u8],
+        now: Micros,
+        is_creating_allowed: bool,
+        cause: Cause,
+        change: impl FnOnce(&mut Counter) -> Result<R, E>,
+    ) -> Result<(R, Handle), E> {
         let place = self.place(name);
+        let handle = |index| Handle { stripe: place.stripe as u16, index };
         let mut stripe = self.lock(place.stripe);
         if let Some(index) = stripe.find(place.hash, name) {
             let counter = stripe.counters.get_mut(index).expect("the table points at counters that live");
-            let result = change(Found { counter, is_new: false });
-            if counter.own().is_zero() {
-                stripe.note_zero(index, now);
-            }
-            return result;
+            let before = Before::of(counter);
+            let result = change(counter)?;
+            self.after_change(&mut stripe, handle(index), before, cause, now);
+            return Ok((result, handle(index)));
         }
         if !is_creating_allowed {
             return Err(NoRoom.into());
         }
         let mut counter = Counter::new(name, self.default_precision_id());
-        let result = change(Found { counter: &mut counter, is_new: true })?;
+        let before = Before::of(&counter);
+        let result = change(&mut counter)?;
         let index = stripe.insert(place.hash, counter);
-        stripe.note_zero(index, now);
         self.len.fetch_add(1, Ordering::Relaxed);
-        Ok(result)
+        self.after_change(&mut stripe, handle(index), before, cause, now);
+        Ok((result, handle(index)))
+    }
+
+    /// The same for a counter that is known by its place. `None` if there is none at that place any more.
+    pub(crate) fn update_at<R>(
+        &self,
+        handle: Handle,
+        now: Micros,
+        change: impl FnOnce(&mut Counter) -> R,
+    ) -> Option<R> {
+        let mut stripe = self.lock(usize::from(handle.stripe));
+        let counter = stripe.counters.get_mut(handle.index)?;
+        let before = Before::of(counter);
+        let result = change(counter);
+        self.after_change(&mut stripe, handle, before, Cause::Command, now);
+        Some(result)
+    }
+
+    /// Calls `look` with the counter at this place, if there is one. For the bookkeeping of the cluster: nothing that a
+    /// change would be noted for may be changed.
+    pub(crate) fn with_at<R>(&self, handle: Handle, look: impl FnOnce(&mut Counter) -> R) -> Option<R> {
+        self.lock(usize::from(handle.stripe)).counters.get_mut(handle.index).map(look)
+    }
+
+    /// Notes all that follows from a change of a counter.
+    fn after_change(&self, stripe: &mut Stripe, handle: Handle, before: Before, cause: Cause, now: Micros) {
+        let (number, index) = (usize::from(handle.stripe), handle.index);
+        let counter = stripe.counters.get_mut(index).expect("it was there a moment ago");
+        if self.dirty.is_on() && self.note_own_change(counter, before, cause, now) {
+            stripe.dirty.push(index);
+            self.dirty.note(number);
+        }
+        if self.unlogged.is_on() && !counter.marks.has(Marks::UNLOGGED) {
+            counter.marks.set(Marks::UNLOGGED, true);
+            stripe.unlogged.push(index);
+            self.unlogged.note(number);
+        }
+        if before.is_hidden != counter.is_deleted() {
+            counter.marks.set(Marks::HIDDEN, !before.is_hidden);
+            if before.is_hidden {
+                self.len.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.len.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        if counter.own().is_zero() {
+            stripe.note_zero(index, now);
+        }
+    }
+
+    /// What a change of the own shard means for the cluster; true if the counter must be put on the list of those to look at.
+    fn note_own_change(&self, counter: &mut Counter, before: Before, cause: Cause, now: Micros) -> bool {
+        let is_restated = counter.generation() != before.generation;
+        let (own, is_moved) = (counter.own(), counter.own() != before.own);
+        if !is_restated && !is_moved {
+            return false;
+        }
+        let full = counter.make_full();
+        let has_something_to_say = match cause {
+            Cause::Recovery => full.track.is_some() || full.is_restated,
+            Cause::Command => {
+                if is_moved && !is_restated {
+                    if full.track.is_none() {
+                        full.track = Some(Box::new(Track::start(now, before.own)));
+                    }
+                    if self.is_recovering.load(Ordering::Relaxed) {
+                        full.begin_recovery(own.units() - before.own.units());
+                    }
+                }
+                true
+            }
+        };
+        let is_listed = counter.marks.has(Marks::DIRTY);
+        if has_something_to_say {
+            counter.marks.set(Marks::DIRTY, true);
+        }
+        has_something_to_say && !is_listed
     }
 
     /// Adds `delta` to the own shard and returns the new total.
@@ -229,39 +454,65 @@ impl Keyspace {
     /// # Errors
     /// `OutOfRange`, or no room for a new counter; nothing has changed then.
     pub fn add(&self, name: &[u8], delta: Value, now: Micros, room: bool) -> Result<Value, ChangeError> {
-        self.update(name, now, room, |found| Ok(found.counter.add(delta, now)?))
+        self.update(name, now, room, |counter| Ok(counter.add(delta, now, &self.horizons)?))
     }
 
     /// Makes the counter read `value`.
     ///
     /// # Errors
     /// No room for a new counter; nothing has changed then.
-    pub fn set(&self, name: &[u8], value: Value, now: Micros, room: bool) -> Result<(), ChangeError> {
-        self.update(name, now, room, |found| {
-            found.counter.set(value, now);
+    pub fn set(&self, name: &[u8], value: Value, now: Now, room: bool) -> Result<(), ChangeError> {
+        let generation = self.next_generation(now);
+        self.update(name, now.monotonic, room, |counter| {
+            counter.set(value, generation, false, now.monotonic, &self.horizons);
             Ok(())
         })
     }
 
-    /// Makes the counter read zero and leaves nothing behind. False if there was none of that name.
-    pub fn delete(&self, name: &[u8], now: Micros) -> bool {
+    /// Makes the counter read zero and disappear. False if there was none of that name.
+    pub fn delete(&self, name: &[u8], now: Now) -> bool {
+        if !self.contains(name) {
+            return false;
+        }
+        let generation = self.next_generation(now);
+        let default = self.default_precision_id();
+        let deleted: Result<(), ChangeError> = self.update(name, now.monotonic, false, |counter| {
+            counter.set(Value::ZERO, generation, true, now.monotonic, &self.horizons);
+            counter.marks.set(Marks::PRECISION_SET, false);
+            counter.precision = default;
+            Ok(())
+        });
+        if !self.dirty.is_on() {
+            self.remove_if(name, Counter::is_disposable);
+        }
+        deleted.is_ok()
+    }
+
+    /// Takes a counter away without a trace if it is as it should be for that.
+    pub(crate) fn remove_if(&self, name: &[u8], is_to_go: impl FnOnce(&Counter) -> bool) {
         let place = self.place(name);
         let mut stripe = self.lock(place.stripe);
-        let Some(index) = stripe.find(place.hash, name) else { return false };
-        let counter = stripe.counters.get_mut(index).expect("the table points at counters that live");
-        counter.set(Value::ZERO, now);
-        counter.marks.set(Marks::PRECISION_SET, false);
-        counter.precision = self.default_precision_id();
-        if counter.is_disposable() {
-            stripe.remove(place.hash, index);
+        let Some(index) = stripe.find(place.hash, name) else { return };
+        if stripe.counters.get(index).is_some_and(is_to_go) {
+            self.remove_at(&mut stripe, place.hash, index);
+        }
+    }
+
+    fn remove_at(&self, stripe: &mut Stripe, hash: u32, index: u32) {
+        if let Some(counter) = stripe.remove(hash, index)
+            && !counter.marks.has(Marks::HIDDEN)
+        {
             self.len.fetch_sub(1, Ordering::Relaxed);
         }
-        true
     }
 
     /// The precision of a counter, or the one that it would get.
     pub fn precision(&self, name: &[u8]) -> Precision {
         let id = self.with(name, |counter| counter.precision).unwrap_or_else(|| self.default_precision_id());
+        self.precisions.read().precision(id)
+    }
+
+    pub(crate) fn precision_of(&self, id: PrecisionId) -> Precision {
         self.precisions.read().precision(id)
     }
 
@@ -278,9 +529,9 @@ impl Keyspace {
     ) -> Result<(), ChangeError> {
         let id = self.precisions.write().id(precision)?;
         let is_default = id == self.default_precision_id();
-        self.update(name, now, room, |found| {
-            found.counter.precision = id;
-            found.counter.marks.set(Marks::PRECISION_SET, !is_default);
+        self.update(name, now, room, |counter| {
+            counter.precision = id;
+            counter.marks.set(Marks::PRECISION_SET, !is_default);
             Ok(())
         })
     }
@@ -290,25 +541,26 @@ impl Keyspace {
     /// # Errors
     /// No room for a new counter.
     pub(crate) fn subscribe(&self, name: &[u8], now: Micros, room: bool) -> Result<(), ChangeError> {
-        self.update(name, now, room, |found| {
-            found.counter.add_subscriber();
+        self.update(name, now, room, |counter| {
+            counter.make_full().subscribers += 1;
             Ok(())
         })
     }
 
     /// The counterpart of `subscribe`. A counter that was cleared meanwhile is none of our business.
     pub(crate) fn unsubscribe(&self, name: &[u8], now: Micros) {
-        let gone: Result<(), ChangeError> = self.update(name, now, false, |found| {
-            if found.counter.subscribers() > 0 {
-                found.counter.drop_subscriber();
+        let gone: Result<(), ChangeError> = self.update(name, now, false, |counter| {
+            if counter.subscribers() > 0 {
+                counter.make_full().subscribers -= 1;
             }
             Ok(())
         });
         drop(gone);
     }
 
-    /// Removes counters that have read zero for `ZERO_LINGER` and that nobody holds on to.
-    pub fn collect_zeros(&self, now: Micros) {
+    /// Removes counters that have read zero for `ZERO_LINGER`, that nobody holds on to, and of which `is_settled` says that
+    /// no other node could bring them back. The others are looked at again after as long.
+    pub(crate) fn collect_zeros(&self, now: Micros, is_settled: impl Fn(&Counter) -> bool) {
         for number in 0..STRIPES {
             let mut stripe = self.lock(number);
             while let Some(&(due, index)) = stripe.zeros.front()
@@ -317,10 +569,11 @@ impl Keyspace {
                 stripe.zeros.pop_front();
                 let Some(counter) = stripe.counters.get_mut(index) else { continue };
                 counter.marks.set(Marks::ZERO_LISTED, false);
-                if counter.is_disposable() {
+                if counter.is_disposable() && is_settled(counter) {
                     let hash = self.place(counter.name()).hash;
-                    stripe.remove(hash, index);
-                    self.len.fetch_sub(1, Ordering::Relaxed);
+                    self.remove_at(&mut stripe, hash, index);
+                } else {
+                    stripe.note_zero(index, now);
                 }
             }
         }
@@ -328,26 +581,42 @@ impl Keyspace {
 
     /// Forgets every counter.
     pub fn clear(&self) {
+        self.len.store(0, Ordering::Relaxed);
         for number in 0..STRIPES {
             let mut stripe = self.lock(number);
-            self.len.fetch_sub(stripe.counters.len(), Ordering::Relaxed);
             stripe.table = HashTable::new();
             stripe.counters.clear();
             stripe.zeros = VecDeque::new();
+            stripe.dirty = Vec::new();
+            stripe.unlogged = Vec::new();
         }
     }
 
     /// Walks over at least `count` places of the slabs from `cursor` on, calls `see` for each counter met, and
     /// returns where to go on (zero: that was the end). Locks one stripe at a time.
     pub(crate) fn walk(&self, cursor: Cursor, count: u64, mut see: impl FnMut(&Counter)) -> Cursor {
+        self.walk_all(cursor, count, |_, counter| {
+            if !counter.marks.has(Marks::HIDDEN) {
+                see(counter);
+            }
+        })
+    }
+
+    /// The same with counters that users do not see, and with their places.
+    pub(crate) fn walk_all(
+        &self,
+        cursor: Cursor,
+        count: u64,
+        mut see: impl FnMut(Handle, &mut Counter),
+    ) -> Cursor {
         let (mut number, mut index) = ((cursor >> 32) as usize, cursor as u32);
         let mut left = count.max(1);
         while number < STRIPES {
-            let stripe = self.lock(number);
+            let mut stripe = self.lock(number);
             let bound = stripe.counters.bound();
             while index < bound && left > 0 {
-                if let Some(counter) = stripe.counters.get(index) {
-                    see(counter);
+                if let Some(counter) = stripe.counters.get_mut(index) {
+                    see(Handle { stripe: number as u16, index }, counter);
                     left -= 1;
                 }
                 index += 1;
@@ -363,6 +632,51 @@ impl Keyspace {
         if number < STRIPES { (number as u64) << 32 } else { 0 }
     }
 }
+
+/// Which of a stripe's lists of changed counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// Own shard, for the cluster.
+    Dirty,
+    /// Anything, for the log.
+    Unlogged,
+}
+
+impl Keyspace {
+    /// Empties a stripe's list of changed counters into `see`; each is off the list when it is seen. Stops at `limit`; true if
+    /// some are left.
+    pub(crate) fn drain(
+        &self,
+        which: Changed,
+        number: usize,
+        limit: usize,
+        mut see: impl FnMut(Handle, &mut Counter),
+    ) -> bool {
+        let mut stripe = self.lock(number);
+        let stripe = &mut *stripe;
+        let (list, mark, listening) = match which {
+            Changed::Dirty => (&mut stripe.dirty, Marks::DIRTY, &self.dirty),
+            Changed::Unlogged => (&mut stripe.unlogged, Marks::UNLOGGED, &self.unlogged),
+        };
+        let from = list.len().saturating_sub(limit);
+        for index in list.drain(from..) {
+            if let Some(counter) = stripe.counters.get_mut(index) {
+                counter.marks.set(mark, false);
+                see(Handle { stripe: number as u16, index }, counter);
+            }
+        }
+        let is_rest = !list.is_empty();
+        if is_rest {
+            listening.note(number);
+        } else if list.capacity() > MAX_IDLE_LIST {
+            *list = Vec::new();
+        }
+        is_rest
+    }
+}
+
+/// Longest empty list of changed counters that keeps its memory.
+const MAX_IDLE_LIST: usize = 256;
 
 /// There is no room for a further counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

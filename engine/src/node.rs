@@ -130,6 +130,11 @@ impl CommandTable {
         lower.make_ascii_lowercase();
         self.by_name.get(&*lower).copied()
     }
+
+    /// Every command with the name that it has here, in order of that name.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &'static CommandSpec)> {
+        self.by_name.iter().map(|(name, (_, spec))| (&**name, *spec))
+    }
 }
 
 impl Node {
@@ -244,29 +249,32 @@ impl Node {
         now: Now,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        let start = out.len();
-        let reply_mode = session.reply_mode;
-        let result = self.dispatch(session, request, settings, now, out);
+        if session.reply_mode == ReplyMode::SkipNext {
+            session.reply_mode = ReplyMode::Skip;
+        }
+        let mut start = out.len();
+        let result = self.dispatch(session, request, settings, now, out, &mut start);
         let outcome = result.unwrap_or_else(|error| {
             out.truncate(start);
             error.write(&mut ReplyWriter::new(out, session.protocol));
             self.stats.note_error();
             Outcome::Done
         });
-        match reply_mode {
-            ReplyMode::On => {}
-            ReplyMode::SkipNext => {
-                out.truncate(start);
-                if session.reply_mode == ReplyMode::SkipNext {
-                    session.reply_mode = ReplyMode::On;
-                }
-            }
-            ReplyMode::Off if session.reply_mode == ReplyMode::Off => out.truncate(start),
-            ReplyMode::Off => {}
+        if session.reply_mode == ReplyMode::Skip && matches!(outcome, Outcome::Later(_)) {
+            session.reply_mode = ReplyMode::SkipNext;
+        }
+        session.is_reply_due = session.reply_mode == ReplyMode::On;
+        if session.reply_mode == ReplyMode::Skip {
+            session.reply_mode = ReplyMode::On;
+        }
+        if !session.is_reply_due {
+            out.truncate(start);
         }
         outcome
     }
 
+    /// Does the request if it is one that may be done. `start` is where its reply begins: behind what a monitor is
+    /// shown of it.
     fn dispatch(
         &self,
         session: &mut Session,
@@ -274,6 +282,7 @@ impl Node {
         settings: &Settings,
         now: Now,
         out: &mut Vec<u8>,
+        start: &mut usize,
     ) -> Result<Outcome, ClientError> {
         if request.name().eq_ignore_ascii_case(b"QUIT") {
             ReplyWriter::new(out, session.protocol).status("OK");
@@ -283,17 +292,19 @@ impl Node {
             .commands
             .find(request.name())
             .ok_or_else(|| ClientError::quoting("ERR unknown command '", request.name(), "'"))?;
+        let run = resolve(command, &request)?;
+        let held_until = self.clients.held_until(run);
+        if held_until > now.monotonic {
+            return Ok(Outcome::Later(held_until));
+        }
         session.client.note_command(now.monotonic, number);
         self.stats.note_call(number);
-        let run = resolve(command, &request)?;
         self.check_allowed(session, run, settings)?;
-        if run.has(Flag::Write) && self.clients.writes_paused_until() > now.monotonic {
-            return Ok(Outcome::Later(self.clients.writes_paused_until()));
-        }
         if self.clients.has_monitors() && !run.has(Flag::SkipMonitor) {
             self.clients.tell_monitors(&monitor::line(&session.client, &request, now));
             if session.client.is_monitor() {
                 session.client.drain_outbox(out);
+                *start = out.len();
             }
         }
         let reply = ReplyWriter::new(out, session.protocol);
@@ -307,7 +318,7 @@ impl Node {
         command: &CommandSpec,
         settings: &Settings,
     ) -> Result<(), ClientError> {
-        if !settings.requirepass.is_empty() && !session.has_authenticated && !command.has(Flag::NoAuth) {
+        if session.is_locked(settings) && !command.has(Flag::NoAuth) {
             return Err(ClientError::NoAuth);
         }
         if session.client.subscription_count() > 0
@@ -347,7 +358,7 @@ impl Node {
         *self.next_tick.lock()
     }
 
-    /// Does what is due: messages to subscribers, removal of counters at zero.
+    /// Does what is due: messages to subscribers, removal of counters at zero, the end of idle connections.
     pub fn run_timers(&self, now: Now) {
         let mut next = self.next_tick.lock();
         if now.monotonic < *next {
@@ -359,13 +370,29 @@ impl Node {
         }
         drop(next);
         self.pubsub.tick(&self.keyspace, now.monotonic);
-        self.keyspace.collect_zeros(now.monotonic);
+        if !self.keyspace.dirty.is_on() {
+            self.keyspace.collect_zeros(now.monotonic, |_| true);
+        }
         self.stats.sample_rates(now.monotonic);
+        self.close_idle(now.monotonic);
+    }
+
+    /// Closes the connections that `timeout` is over for.
+    fn close_idle(&self, now: Micros) {
+        let limit = Micros::from_secs(self.settings().timeout_secs.into());
+        if limit == Micros(0) {
+            return;
+        }
+        for client in self.clients.all() {
+            if client.is_idle_beyond(limit, now) {
+                client.kill();
+            }
+        }
     }
 
     /// Writes the reply of a task that the shell has finished.
     pub fn finish(&self, session: &Session, result: TaskResult, out: &mut Vec<u8>) {
-        if session.reply_mode != ReplyMode::On {
+        if !session.is_reply_due {
             return;
         }
         let mut reply = ReplyWriter::new(out, session.protocol);
@@ -402,7 +429,7 @@ fn resolve(
     if !command.accepts(request.len()) {
         return Err(ClientError::Arity(command.name));
     }
-    if command.subcommands.is_empty() {
+    if command.subcommands.is_empty() || request.len() < 2 {
         return Ok(command);
     }
     let asked = request.arg(1);

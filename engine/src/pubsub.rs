@@ -1,10 +1,10 @@
 //! Subscriptions to counters: a message when the value differs from the last one sent, at most once per
 //! interval.
 //!
-//! The timing is the original's: subscriptions are looked at once a second (`TICK`); one with an interval
-//! of n seconds is looked at every n-th time. The last value sent is 0 at first, so a counter that is not zero
-//! is sent once after subscribing; several changes within an interval make one message, a change that was
-//! undone none.
+//! The timing is the original's: subscriptions are looked at once a second (`TICK`); after a message one with
+//! an interval of n seconds is left alone until the n-th look. The last value sent is 0 at first, so a counter
+//! that is not zero is sent once after subscribing; several changes within an interval make one message, a change
+//! that was undone none.
 //!
 //! Cost is bounded by the number of subscriptions, never by the number of counters.
 
@@ -13,7 +13,7 @@ use crate::keyspace::Keyspace;
 use crate::time::Micros;
 use crate::value::Value;
 use parking_lot::Mutex;
-use resp::{Protocol, ReplyWriter};
+use resp::ReplyWriter;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,15 +27,18 @@ pub(crate) const MAX_INTERVAL_SECS: u64 = 315_360_000;
 /// All subscriptions of a node.
 #[derive(Debug, Default)]
 pub(crate) struct Pubsub {
-    /// By counter name, then by client id.
-    subscriptions: Mutex<BTreeMap<Box<[u8]>, BTreeMap<u64, Subscription>>>,
+    /// By counter name.
+    subscriptions: Mutex<BTreeMap<Box<[u8]>, OfCounter>>,
 }
+
+/// A counter's subscriptions by client id.
+type OfCounter = BTreeMap<u64, Subscription>;
 
 #[derive(Debug)]
 struct Subscription {
     client: Arc<Client>,
     interval_secs: u64,
-    /// Counts down to the look that is due.
+    /// Looks until the next message may be sent; 0 until the first.
     ticks_left: u64,
     last_sent: Value,
 }
@@ -48,12 +51,8 @@ impl Pubsub {
             return false;
         }
         client.subscription_count.fetch_add(1, Ordering::Relaxed);
-        let subscription = Subscription {
-            client: Arc::clone(client),
-            interval_secs,
-            ticks_left: interval_secs,
-            last_sent: Value::ZERO,
-        };
+        let subscription =
+            Subscription { client: Arc::clone(client), interval_secs, ticks_left: 0, last_sent: Value::ZERO };
         self.subscriptions.lock().entry(name.into()).or_default().insert(client.id, subscription);
         true
     }
@@ -79,24 +78,24 @@ impl Pubsub {
         self.subscriptions.lock().len()
     }
 
-    /// Looks at every subscription that is due and sends what has changed.
+    /// Looks at every subscription and sends what has changed.
     pub(crate) fn tick(&self, keyspace: &Keyspace, now: Micros) {
         let mut frame = Vec::new();
         for (name, of_counter) in self.subscriptions.lock().iter_mut() {
             let mut value = None;
             for subscription in of_counter.values_mut() {
-                subscription.ticks_left -= 1;
+                subscription.ticks_left = subscription.ticks_left.saturating_sub(1);
                 if subscription.ticks_left > 0 {
                     continue;
                 }
-                subscription.ticks_left = subscription.interval_secs;
                 let value = *value.get_or_insert_with(|| keyspace.total(name, now).unwrap_or(Value::ZERO));
                 if value == subscription.last_sent {
                     continue;
                 }
                 subscription.last_sent = value;
+                subscription.ticks_left = subscription.interval_secs;
                 frame.clear();
-                let mut reply = ReplyWriter::new(&mut frame, protocol_of(&subscription.client));
+                let mut reply = ReplyWriter::new(&mut frame, subscription.client.protocol());
                 reply.push(3);
                 reply.bulk(b"message");
                 reply.bulk(name);
@@ -118,7 +117,7 @@ impl Pubsub {
                 }
                 let left = client.subscription_count.fetch_sub(1, Ordering::Relaxed) - 1;
                 frame.clear();
-                let mut reply = ReplyWriter::new(&mut frame, protocol_of(client));
+                let mut reply = ReplyWriter::new(&mut frame, client.protocol());
                 reply.push(3);
                 reply.bulk(b"unsubscribe");
                 reply.bulk(&name);
@@ -128,18 +127,19 @@ impl Pubsub {
         }
     }
 
-    /// Ends a departing client's subscriptions without a word to it.
+    /// Takes a departing client off the lists.
     pub(crate) fn forget(&self, client: &Client, keyspace: &Keyspace, clients: &Clients, now: Micros) {
+        self.remove_all(client, keyspace, now);
+        clients.remove(client);
+    }
+
+    /// Ends a client's subscriptions without a word to it.
+    pub(crate) fn remove_all(&self, client: &Client, keyspace: &Keyspace, now: Micros) {
         let names: Vec<Box<[u8]>> = client.subscriptions.lock().iter().cloned().collect();
         for name in names {
             if self.remove(client, &name) {
                 keyspace.unsubscribe(&name, now);
             }
         }
-        clients.remove(client);
     }
-}
-
-fn protocol_of(client: &Client) -> Protocol {
-    if client.protocol.load(Ordering::Relaxed) == 3 { Protocol::Resp3 } else { Protocol::Resp2 }
 }

@@ -1,6 +1,7 @@
 //! A client's conversation as its own thread keeps it: protocol, rights, reply mode.
 
 use crate::clients::Client;
+use crate::settings::Settings;
 use resp::Protocol;
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ pub(crate) enum ReplyMode {
     Off,
     /// None for the next command.
     SkipNext,
+    /// None for the command that is being executed.
+    Skip,
 }
 
 /// One connection's state. Made by `Node::connect`, given to `Node::execute` with each request, and ended by
@@ -22,13 +25,34 @@ pub(crate) enum ReplyMode {
 pub struct Session {
     pub(crate) client: Arc<Client>,
     pub(crate) protocol: Protocol,
+    /// Has given the password that was in force at the time. As in Redis, a later change of one password to
+    /// another does not throw it out; the first password of a node locks everybody, for nobody has given one.
     pub(crate) has_authenticated: bool,
     pub(crate) reply_mode: ReplyMode,
+    /// Whether the client gets the reply of the request that was executed last; `Node::finish` asks.
+    pub(crate) is_reply_due: bool,
 }
 
 impl Session {
     pub(crate) fn new(client: Arc<Client>) -> Session {
-        Session { client, protocol: Protocol::Resp2, has_authenticated: false, reply_mode: ReplyMode::On }
+        Session {
+            client,
+            protocol: Protocol::Resp2,
+            has_authenticated: false,
+            reply_mode: ReplyMode::On,
+            is_reply_due: true,
+        }
+    }
+
+    /// Whether only commands that need no password are executed.
+    pub(crate) fn is_locked(&self, settings: &Settings) -> bool {
+        !settings.requirepass.is_empty() && !self.has_authenticated
+    }
+
+    /// Speaks this protocol from the next reply on.
+    pub(crate) fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.client.set_protocol(protocol);
     }
 
     /// What other threads see of this connection.

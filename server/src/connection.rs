@@ -33,6 +33,9 @@ const MAX_WAITING_OUTPUT: usize = 1024 * 1024 * 1024;
 /// Most bytes executed in a row before other connections of the thread get their turn.
 const MAX_TURN: usize = 1024 * 1024;
 
+/// Replies written in a row before some are sent.
+const MAX_OUTPUT_TURN: usize = 1024 * 1024;
+
 /// How long a stopping server goes on writing to a client that reads slowly.
 const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -143,7 +146,7 @@ impl Connection {
                 Step::WaitForEvents => self.wait_for_events(waker).await,
                 Step::TakeTurns => {
                     tokio::task::yield_now().await;
-                    self.execute_waiting()
+                    self.go_on().await
                 }
                 Step::WaitUntil(moment) => {
                     self.wait_until(moment, waker).await;
@@ -152,7 +155,7 @@ impl Connection {
                 Step::WaitForTask(task) => {
                     let result = self.worker.run_task(task).await;
                     self.finish_task(result);
-                    self.execute_waiting()
+                    self.go_on().await
                 }
                 Step::Close => return self.close().await,
             };
@@ -169,6 +172,13 @@ impl Connection {
         }
     }
 
+    /// Sends what the socket takes without waiting, then executes what was waiting.
+    async fn go_on(&mut self) -> Result<Step, Ending> {
+        self.check_output()?;
+        poll_fn(|cx| Poll::Ready(self.poll_flush(cx))).await?;
+        self.execute_waiting()
+    }
+
     /// Waits until something can be done and does it: sends what waits, reads what has come and executes it.
     async fn wait_for_events(&mut self, waker: &atomic_waker::AtomicWaker) -> Result<Step, Ending> {
         poll_fn(|cx| {
@@ -179,6 +189,9 @@ impl Connection {
             }
             client.drain_outbox(&mut self.output);
             self.poll_flush(cx)?;
+            if !self.output.is_empty() {
+                self.worker.node.refresh_settings(&mut self.settings);
+            }
             self.check_output()?;
             let worker = Rc::clone(&self.worker);
             let mut scratch = worker.scratch.borrow_mut();
@@ -210,6 +223,7 @@ impl Connection {
         let (step, consumed) = self.execute(bytes);
         self.input.extend_from_slice(&bytes[consumed..]);
         self.note_input()?;
+        self.check_output()?;
         Ok(step)
     }
 
@@ -227,6 +241,7 @@ impl Connection {
             self.input.drain(..consumed);
         }
         self.note_input()?;
+        self.check_output()?;
         Ok(step)
     }
 
@@ -244,12 +259,13 @@ impl Connection {
         node.refresh_settings(&mut self.settings);
         self.worker.lend_output(&mut self.output);
         let (mut consumed, output_before) = (0, self.output.len());
+        let output_turn_end = output_before + MAX_OUTPUT_TURN;
         let step = loop {
-            let held_until = node.sleeping_until().max(node.clients.paused_until());
+            let held_until = node.sleeping_until();
             if held_until > now.monotonic && consumed < bytes.len() {
                 break Step::WaitUntil(held_until);
             }
-            if consumed >= MAX_TURN {
+            if consumed >= MAX_TURN || self.output.len() >= output_turn_end {
                 break Step::TakeTurns;
             }
             match self.decoder.decode(&bytes[consumed..]) {
@@ -304,25 +320,27 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends a client that does not read what it asked for.
+    /// Ends a client for which more waits than may, by the settings as they were when it was last looked at.
     fn check_output(&mut self) -> Result<(), Ending> {
         let waiting = self.output.len() - self.sent;
         if waiting == 0 {
             self.over_soft_since = None;
             return Ok(());
         }
-        let limits = &self.worker.node.settings().client_output_buffer_limit;
+        let limits = &self.settings.client_output_buffer_limit;
         let limit = match self.session.client().kind() {
             ClientKind::Normal => &limits.normal,
             ClientKind::Pubsub => &limits.pubsub,
         };
-        let now = self.worker.now().monotonic;
-        let is_over_soft = limit.soft_bytes > 0 && waiting as u64 > limit.soft_bytes;
-        let since = is_over_soft.then(|| *self.over_soft_since.get_or_insert(now));
-        self.over_soft_since = since;
         let is_over_hard = limit.hard_bytes > 0 && waiting as u64 > limit.hard_bytes;
-        let is_soft_expired =
-            since.is_some_and(|since| now.since(since) > Micros::from_secs(limit.soft_secs.into()));
+        let mut is_soft_expired = false;
+        if limit.soft_bytes > 0 && waiting as u64 > limit.soft_bytes {
+            let now = self.worker.now().monotonic;
+            let since = *self.over_soft_since.get_or_insert(now);
+            is_soft_expired = now.since(since) > Micros::from_secs(limit.soft_secs.into());
+        } else {
+            self.over_soft_since = None;
+        }
         if is_over_hard || is_soft_expired || waiting > MAX_WAITING_OUTPUT {
             log::warn!(
                 "client {} ({}) closed: {waiting} bytes of replies wait to be read, over client-output-buffer-limit",

@@ -6,6 +6,8 @@
 mod bus;
 mod config;
 mod connection;
+#[allow(dead_code, unused_imports, reason = "until the node keeps its counters on it")]
+mod disk;
 mod listener;
 mod logging;
 mod process;

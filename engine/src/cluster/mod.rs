@@ -5,6 +5,18 @@
 //!
 //! Lacks on purpose: sockets, encryption, threads, clocks. A frame here is what stands behind a length prefix on the wire.
 
+mod clock;
+mod dialing;
+mod forgotten;
+mod frame;
+mod gossip;
+mod meets;
+mod members;
+mod nodes_file;
+mod updates;
+mod view;
+mod wire;
+
 use crate::ids::NodeId;
 use std::net::SocketAddr;
 

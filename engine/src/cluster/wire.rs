@@ -109,6 +109,11 @@ impl<'a> Reader<'a> {
         self.left.is_empty()
     }
 
+    /// All that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.left)
+    }
+
     /// Fails if something is left.
     pub(crate) fn end(&self) -> Decoded<()> {
         if self.left.is_empty() { Ok(()) } else { Err(DecodeError { what: "bytes behind its end" }) }
@@ -154,6 +159,11 @@ impl<'a> Reader<'a> {
         if decimals > Value::DECIMALS {
             return Err(DecodeError { what });
         }
+        self.value_with(decimals, what)
+    }
+
+    /// A value whose decimals (at most `Value::DECIMALS`) are known.
+    pub(crate) fn value_with(&mut self, decimals: u8, what: &'static str) -> Decoded<Value> {
         let units = self.signed(what)?.checked_mul(POWERS[usize::from(Value::DECIMALS - decimals)]);
         units.and_then(|units| Value::from_units(units).ok()).ok_or(DecodeError { what })
     }

@@ -174,7 +174,7 @@ fn mget(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 
 fn set(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let value = ctx.value(2)?;
-    ctx.node.keyspace.set(ctx.name(1)?, value, ctx.now.monotonic, ctx.node.has_room())?;
+    ctx.node.keyspace.set(ctx.name(1)?, value, ctx.now, ctx.node.has_room())?;
     ctx.reply_value(value);
     Ok(Outcome::Done)
 }

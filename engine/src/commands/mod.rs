@@ -1,13 +1,26 @@
 //! The commands, a file per group. `all` goes over the whole table.
 
+mod client;
+mod client_list;
+mod command;
+mod connection;
 mod counters;
+#[cfg(test)]
+mod harness;
 mod names;
 mod pubsub;
 
 use crate::command::CommandSpec;
 
-/// Tables of all groups, in the order in which COMMAND lists them.
-const TABLES: &[&[CommandSpec]] = &[counters::COMMANDS, names::COMMANDS, pubsub::COMMANDS];
+/// Tables of all groups.
+const TABLES: &[&[CommandSpec]] = &[
+    counters::COMMANDS,
+    names::COMMANDS,
+    pubsub::COMMANDS,
+    connection::COMMANDS,
+    client::COMMANDS,
+    command::COMMANDS,
+];
 
 /// Every command; its position is its number.
 pub(crate) fn all() -> impl Iterator<Item = &'static CommandSpec> {

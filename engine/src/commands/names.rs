@@ -117,7 +117,7 @@ fn exists(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 }
 
 fn del(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
-    let now = ctx.now.monotonic;
+    let now = ctx.now;
     let count = ctx.request.iter().skip(1).filter(|name| ctx.node.keyspace.delete(name, now)).count();
     ctx.reply.integer(count as i64);
     Ok(Outcome::Done)

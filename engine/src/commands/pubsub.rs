@@ -96,3 +96,74 @@ fn confirm(ctx: &mut Context<'_>, what: &str, name: Option<&[u8]>) {
     }
     ctx.reply.integer(ctx.session.client.subscription_count() as i64);
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::harness::Harness;
+    use crate::time::Micros;
+
+    /// What the first connection is sent in each of the next seconds, while the other one counts.
+    fn messages(harness: &mut Harness, other: usize, seconds: usize) -> Vec<String> {
+        let mut messages = Vec::new();
+        for _ in 0..seconds {
+            harness.run_on(other, "INCR a");
+            harness.wait(Micros::from_secs(1));
+            messages.push(harness.received(0));
+        }
+        messages
+    }
+
+    fn message(value: &str) -> String {
+        format!("*3|$7|message|$1|a|${}|{value}|", value.len())
+    }
+
+    #[test]
+    fn an_interval_begins_with_a_message() {
+        let mut harness = Harness::new();
+        let other = harness.connect();
+        harness.run("ISUBSCRIBE 3 a");
+        let expected = [message("1"), String::new(), String::new(), message("4"), String::new()];
+        assert_eq!(messages(&mut harness, other, 5), expected);
+    }
+
+    #[test]
+    fn an_interval_of_zero_is_one_of_a_second() {
+        let mut harness = Harness::new();
+        let other = harness.connect();
+        harness.run("ISUBSCRIBE 0 a");
+        assert_eq!(messages(&mut harness, other, 2), [message("1"), message("2")]);
+        harness.wait(Micros::from_secs(1));
+        assert_eq!(harness.received(0), "", "nothing has changed");
+    }
+
+    #[test]
+    fn unsubscribing_without_a_subscription_is_answered() {
+        let mut harness = Harness::new();
+        assert_eq!(harness.run("UNSUBSCRIBE"), "*3|$11|unsubscribe|$-1|:0|");
+        assert_eq!(harness.run("UNSUBSCRIBE x"), "*3|$11|unsubscribe|$1|x|:0|");
+    }
+
+    #[test]
+    fn the_restricted_mode_of_resp2_ends_with_the_last_subscription() {
+        let mut harness = Harness::new();
+        assert_eq!(
+            harness.run("SUBSCRIBE a b a"),
+            "*3|$9|subscribe|$1|a|:1|*3|$9|subscribe|$1|b|:2|*3|$9|subscribe|$1|a|:2|"
+        );
+        let refusal = "-ERR only SUBSCRIBE / ISUBSCRIBE / UNSUBSCRIBE / QUIT allowed in this context|";
+        assert_eq!(harness.run("GET a"), refusal);
+        harness.run("UNSUBSCRIBE a");
+        assert_eq!(harness.run("HELLO"), refusal);
+        harness.run("UNSUBSCRIBE");
+        assert_eq!(harness.run("GET a"), "$1|0|");
+    }
+
+    #[test]
+    fn deleting_all_counters_ends_subscriptions_and_the_mode() {
+        let mut harness = Harness::new();
+        harness.run("SUBSCRIBE a");
+        harness.node.flush();
+        assert_eq!(harness.received(0), "*3|$11|unsubscribe|$1|a|:0|");
+        assert_eq!(harness.run("GET a"), "$1|0|");
+    }
+}

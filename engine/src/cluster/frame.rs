@@ -1,0 +1,242 @@
+//! The frames between nodes, as bytes.
+//!
+//! A frame is one byte of kind and a body made of the pieces of `wire`. Version 1 of the bus:
+//!
+//! | kind | name | body |
+//! |---|---|---|
+//! | 1 | hello | magic `Discnt`, version u8, reset epoch (clock unsigned, author id), announcement (see `gossip`) |
+//! | 2 | refusal | code u8, text |
+//! | 3 | members | count, then per member: the sender's index of it, id; then gossip entries to the end |
+//! | 4 | heartbeat | see `Heartbeat` |
+//! | 5 | updates | see `update` |
+//! | 6 | subscribe | the sender's index of the origin, seq up to which the sender has it |
+//! | 7 | unsubscribe | the sender's index of the origin |
+//! | 8 | reset | the new reset epoch: everything sent before belongs to an older one |
+//!
+//! Indices of members are the sender's own and mean what its last `members` frame said.
+
+use crate::cluster::gossip::{Announcement, GossipEntry};
+use crate::cluster::nodes_file::ResetEpoch;
+use crate::cluster::wire::{DecodeError, Decoded, Put, Reader};
+use crate::ids::{MemberIndex, NodeId, Seq};
+use crate::shard::MAX_MEMBERS;
+use crate::time::Micros;
+
+/// What this release speaks. A peer with another version is refused.
+pub(crate) const VERSION: u8 = 1;
+
+const MAGIC: &[u8; 6] = b"Discnt";
+
+/// Longest text of a refusal.
+const MAX_REFUSAL_LEN: usize = 512;
+
+/// Kinds of frames.
+pub(crate) mod kind {
+    pub(crate) const HELLO: u8 = 1;
+    pub(crate) const REFUSAL: u8 = 2;
+    pub(crate) const MEMBERS: u8 = 3;
+    pub(crate) const HEARTBEAT: u8 = 4;
+    pub(crate) const UPDATES: u8 = 5;
+    pub(crate) const SUBSCRIBE: u8 = 6;
+    pub(crate) const UNSUBSCRIBE: u8 = 7;
+    pub(crate) const RESET: u8 = 8;
+}
+
+/// The first frame each way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) epoch: ResetEpoch,
+    pub(crate) announcement: Announcement,
+}
+
+impl Hello {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut frame = vec![kind::HELLO];
+        frame.extend_from_slice(MAGIC);
+        frame.put_u8(VERSION);
+        frame.put_unsigned(self.epoch.clock.into());
+        frame.put_id(self.epoch.author);
+        GossipEntry::Member(self.announcement).encode(&mut frame);
+        frame
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Decoded<Hello> {
+        if reader.take(MAGIC.len(), "greeting")? != MAGIC {
+            return Err(DecodeError { what: "greeting: this is no Discnt node" });
+        }
+        if reader.u8("version")? != VERSION {
+            return Err(DecodeError { what: "version of the bus protocol" });
+        }
+        let epoch = ResetEpoch { clock: reader.number("epoch")?, author: reader.id("epoch")? };
+        let mut rest = reader.rest();
+        match GossipEntry::decode(&mut rest) {
+            Ok(Some(GossipEntry::Member(announcement))) if rest.is_empty() => Ok(Hello { epoch, announcement }),
+            _ => Err(DecodeError { what: "announcement" }),
+        }
+    }
+}
+
+/// Who the indices of the sender's frames mean, and all gossip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MembersFrame {
+    /// The sender's index and the member's id; departed members whose shards it still has are among them.
+    pub(crate) indices: Vec<(MemberIndex, NodeId)>,
+    pub(crate) gossip: Vec<GossipEntry>,
+}
+
+impl MembersFrame {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut frame = vec![kind::MEMBERS];
+        frame.put_unsigned(self.indices.len() as u128);
+        for (index, id) in &self.indices {
+            frame.put_unsigned(index.0.into());
+            frame.put_id(*id);
+        }
+        self.gossip.iter().for_each(|entry| entry.encode(&mut frame));
+        frame
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Decoded<MembersFrame> {
+        let count: usize = reader.number("number of members")?;
+        if count > MAX_MEMBERS {
+            return Err(DecodeError { what: "number of members" });
+        }
+        let mut indices = Vec::new();
+        for _ in 0..count {
+            indices.push((MemberIndex(reader.number("index of a member")?), reader.id("id of a member")?));
+        }
+        let (mut rest, mut gossip) = (reader.rest(), Vec::new());
+        while !rest.is_empty() {
+            match GossipEntry::decode(&mut rest) {
+                Ok(Some(entry)) => gossip.push(entry),
+                Ok(None) => {}
+                Err(_) => return Err(DecodeError { what: "gossip" }),
+            }
+        }
+        Ok(MembersFrame { indices, gossip })
+    }
+}
+
+/// Why a link is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Another live node has the same id.
+    Clone,
+    /// The node was removed from the cluster and must join anew.
+    Forgotten,
+    /// Anything else; the text says what.
+    Other,
+}
+
+impl Refusal {
+    pub(crate) fn encode(self, text: &str) -> Vec<u8> {
+        let code = match self {
+            Refusal::Clone => 1,
+            Refusal::Forgotten => 2,
+            Refusal::Other => 0,
+        };
+        let mut frame = vec![kind::REFUSAL, code];
+        frame.put_bytes(&text.as_bytes()[..text.len().min(MAX_REFUSAL_LEN)]);
+        frame
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Decoded<(Refusal, String)> {
+        let refusal = match reader.u8("code")? {
+            1 => Refusal::Clone,
+            2 => Refusal::Forgotten,
+            _ => Refusal::Other,
+        };
+        let text = reader.bytes(MAX_REFUSAL_LEN, "text")?;
+        Ok((refusal, String::from_utf8_lossy(text).into_owned()))
+    }
+}
+
+/// Says "I am here", as of when the lines hold, and what the sender has of everybody.
+///
+/// Body: stamp, echo, hold, flags (1 complete, 2 recovering), as-of age, sent seq, count, digests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Heartbeat {
+    /// The sender's monotonic clock at sending.
+    pub(crate) stamp: Micros,
+    /// The last stamp that it has received from the receiver; zero: none yet.
+    pub(crate) echo: Micros,
+    /// How long before `stamp` that was.
+    pub(crate) hold: Micros,
+    /// Every publication up to `sent` has been sent on this link.
+    pub(crate) is_complete: bool,
+    /// The sender does not know yet what its own shards are.
+    pub(crate) is_recovering: bool,
+    /// How long before `stamp` all of the sender's shards were within the precision of what `sent` says.
+    pub(crate) as_of_age: Micros,
+    /// What has been sent on this link of the sender's own stream.
+    pub(crate) sent: Seq,
+    pub(crate) digests: Vec<Digest>,
+}
+
+/// What the sender of a heartbeat has of one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digest {
+    /// The sender's index of it.
+    pub(crate) member: MemberIndex,
+    /// It has applied the member's stream up to here.
+    pub(crate) applied: Seq,
+    /// The highest (incarnation, stamp of the member's own clock) that the sender knows of.
+    pub(crate) evidence: (u32, Micros),
+    /// How long ago that reached the sender.
+    pub(crate) heard_age: Micros,
+    /// How long ago the member's shards were within the precision of what the sender has.
+    pub(crate) as_of_age: Micros,
+    /// The sender has a link of its own to it.
+    pub(crate) has_link: bool,
+}
+
+/// Ages on the wire are cut here: an hour.
+const MAX_AGE: Micros = Micros::from_secs(3_600);
+
+impl Heartbeat {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut frame = vec![kind::HEARTBEAT];
+        frame.put_unsigned(self.stamp.0.into());
+        frame.put_unsigned(self.echo.0.into());
+        frame.put_unsigned(self.hold.0.into());
+        frame.put_u8(u8::from(self.is_complete) | u8::from(self.is_recovering) << 1);
+        frame.put_unsigned(self.as_of_age.min(MAX_AGE).0.into());
+        frame.put_seq(self.sent);
+        frame.put_unsigned(self.digests.len() as u128);
+        for digest in &self.digests {
+            let member = u32::from(digest.member.0) << 1 | u32::from(digest.has_link);
+            frame.put_unsigned(member.into());
+            frame.put_seq(digest.applied);
+            frame.put_unsigned(digest.evidence.0.into());
+            frame.put_unsigned(digest.evidence.1.0.into());
+            frame.put_unsigned(digest.heard_age.min(MAX_AGE).0.into());
+            frame.put_unsigned(digest.as_of_age.min(MAX_AGE).0.into());
+        }
+        frame
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Decoded<Heartbeat> {
+        let stamp = Micros(reader.number("stamp")?);
+        let echo = Micros(reader.number("echo")?);
+        let hold = Micros(reader.number("hold")?);
+        let flags = reader.u8("flags")?;
+        let as_of_age = Micros(reader.number("as-of age")?);
+        let sent = reader.seq("sent")?;
+        let count: usize = reader.number("number of digests")?;
+        let mut digests = Vec::new();
+        for _ in 0..count {
+            let member: u32 = reader.number("digest")?;
+            digests.push(Digest {
+                member: MemberIndex(u16::try_from(member >> 1).map_err(|_| DecodeError { what: "digest" })?),
+                has_link: member & 1 != 0,
+                applied: reader.seq("digest")?,
+                evidence: (reader.number("digest")?, Micros(reader.number("digest")?)),
+                heard_age: Micros(reader.number("digest")?),
+                as_of_age: Micros(reader.number("digest")?),
+            });
+        }
+        reader.end()?;
+        let is_complete = flags & 1 != 0;
+        Ok(Heartbeat { stamp, echo, hold, is_complete, is_recovering: flags & 2 != 0, as_of_age, sent, digests })
+    }
+}

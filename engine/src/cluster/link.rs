@@ -1,0 +1,132 @@
+//! One connection to another node, and what each side has told the other over it.
+
+use crate::cluster::LinkId;
+use crate::cluster::clock::PeerClock;
+use crate::cluster::members::DialTarget;
+use crate::cluster::names::{NamesIn, NamesOut};
+use crate::ids::{MemberIndex, NodeId, Seq};
+use crate::keyspace::Cursor;
+use crate::time::Micros;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Bytes that may wait in the shell's queue of a link before updates are held back. Heartbeats are not.
+pub(crate) const MAX_QUEUED: usize = 256 * 1024;
+
+/// How far the two sides have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// We have asked the shell to connect.
+    Dialing,
+    /// Connected; the other's Hello has not come.
+    Greeting,
+    /// It is the link to this member.
+    Established(MemberIndex),
+}
+
+/// A stream that is sent over a link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing {
+    /// Everything up to here has been sent.
+    pub(crate) position: Seq,
+    /// A walk over all counters, under way because the ring does not reach back to `position`.
+    pub(crate) walk: Option<Walk>,
+}
+
+/// A walk over all counters on behalf of a peer that is far behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walk {
+    pub(crate) cursor: Cursor,
+    /// Where the stream was when the walk began; with its end the peer has everything up to here.
+    pub(crate) target: Seq,
+    /// Shards up to here are not sent; zero sends a copy of everything.
+    pub(crate) from: Seq,
+    pub(crate) is_first_frame: bool,
+}
+
+/// What a link has carried.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Carried {
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) updates_sent: u64,
+    pub(crate) updates_received: u64,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) id: LinkId,
+    pub(crate) phase: Phase,
+    /// What we dialled; `None`: the other side did.
+    pub(crate) target: Option<DialTarget>,
+    pub(crate) from: Option<IpAddr>,
+    pub(crate) opened: Micros,
+    pub(crate) last_received: Micros,
+    pub(crate) clock: PeerClock,
+    /// The last stamp that we have received, and when.
+    pub(crate) last_stamp: Option<(Micros, Micros)>,
+    /// We have echoed a stamp: from now on the peer can tell our clock, so lines may be sent.
+    pub(crate) has_echoed: bool,
+    pub(crate) round_trip: Option<Micros>,
+    /// Bytes in the shell's queue.
+    pub(crate) queued: usize,
+    /// The peer's indices of members -> ours.
+    pub(crate) indices: BTreeMap<MemberIndex, MemberIndex>,
+    pub(crate) names_out: NamesOut,
+    pub(crate) names_in: NamesIn,
+    /// By owner of the shards: what the peer wants from us. Our own stream is always among them.
+    pub(crate) outgoing: BTreeMap<MemberIndex, Outgoing>,
+    /// The `members` frame that the peer has.
+    pub(crate) members_sent: Option<u64>,
+    /// The peer's shards are of the same reset epoch as ours.
+    pub(crate) is_same_epoch: bool,
+    pub(crate) carried: Carried,
+    /// In the peer's last heartbeat: it sends us everything up to what it has published.
+    pub(crate) is_incoming_complete: bool,
+    /// In the peer's last heartbeat: it does not know yet what its own shards are.
+    pub(crate) is_peer_recovering: bool,
+    /// Streams that we are receiving a copy of everything of.
+    pub(crate) copying: BTreeMap<MemberIndex, ()>,
+}
+
+impl Link {
+    pub(crate) fn new(id: LinkId, target: Option<DialTarget>, from: Option<IpAddr>, now: Micros) -> Link {
+        Link {
+            id,
+            phase: if target.is_some() { Phase::Dialing } else { Phase::Greeting },
+            target,
+            from,
+            opened: now,
+            last_received: now,
+            clock: PeerClock::default(),
+            last_stamp: None,
+            has_echoed: false,
+            round_trip: None,
+            queued: 0,
+            indices: BTreeMap::new(),
+            names_out: NamesOut::default(),
+            names_in: NamesIn::default(),
+            outgoing: BTreeMap::new(),
+            members_sent: None,
+            is_same_epoch: false,
+            carried: Carried::default(),
+            is_incoming_complete: false,
+            is_peer_recovering: true,
+            copying: BTreeMap::new(),
+        }
+    }
+
+    /// The member at the other end, once the Hellos are exchanged.
+    pub(crate) fn member(&self) -> Option<MemberIndex> {
+        match self.phase {
+            Phase::Established(member) => Some(member),
+            Phase::Dialing | Phase::Greeting => None,
+        }
+    }
+
+    /// Who has dialled, given who the two are: of two links between the same nodes the one dialled by the lower id stays.
+    pub(crate) fn is_dialled_by_lower(&self, own: NodeId, peer: NodeId) -> bool {
+        if self.target.is_some() { own < peer } else { peer < own }
+    }
+}

@@ -1,0 +1,287 @@
+//! Own shards: what is looked at when, and what is published.
+//!
+//! Client threads only note that an own shard has changed. The thread of the cluster looks at each such counter once per
+//! pace interval, however often it was written, asks its `Track`, and publishes what the track says; between writes it asks
+//! again at the track's deadlines. A publication gets the next sequence number and an entry in the own stream; the links
+//! take it from there.
+//!
+//! `as_of` is the moment up to which every own shard was within the precision of what is published: now, unless a
+//! shard's publication is held back by its pace, or work is waiting.
+
+use crate::cluster::stream::Stream;
+use crate::counter::{Counter, Full};
+use crate::ids::{Generation, Seq};
+use crate::keyspace::{Changed, Cursor, Handle, Keyspace};
+use crate::node::Node;
+use crate::prediction::{Line, Pace, Verdict};
+use crate::time::Micros;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+/// Between two looks at what clients have changed, when little is changing.
+const QUICK: Micros = Micros::from_millis(2);
+
+/// The same when much is changing: more updates share a frame, and fewer looks a counter.
+const SLOW: Micros = Micros::from_millis(10);
+
+/// Changes per look above which the slow rhythm is taken.
+const MANY: usize = 32;
+
+/// Counters looked at in a row before links get their turn.
+const STEP: usize = 4_096;
+
+/// Publishes own shards.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    /// The own stream.
+    pub(crate) stream: Stream,
+    incarnation: u32,
+    next_n: u64,
+    /// Earliest first; an entry that is not what the counter remembers is stale.
+    deadlines: BinaryHeap<Reverse<(Micros, Handle)>>,
+    /// Counters whose deviation is over their precision and not published.
+    overdue: BTreeSet<(Micros, Handle)>,
+    overdue_of: std::collections::BTreeMap<Handle, Micros>,
+    /// Where the walk stands that publishes what was never published; `None`: done.
+    first_walk: Option<Cursor>,
+    next_look: Micros,
+    last_look: Micros,
+    is_behind: bool,
+    /// Publications since the start, for INFO.
+    pub(crate) published: u64,
+}
+
+impl Publisher {
+    pub(crate) fn new(incarnation: u32) -> Publisher {
+        Publisher {
+            stream: Stream::default(),
+            incarnation,
+            next_n: 1,
+            deadlines: BinaryHeap::new(),
+            overdue: BTreeSet::new(),
+            overdue_of: std::collections::BTreeMap::new(),
+            first_walk: None,
+            next_look: Micros(0),
+            last_look: Micros(0),
+            is_behind: false,
+            published: 0,
+        }
+    }
+
+    /// Publishes under this incarnation from now on; called before the first publication, or to go above a higher one that a
+    /// peer knows of.
+    pub(crate) fn set_incarnation(&mut self, incarnation: u32) {
+        if incarnation != self.incarnation {
+            (self.incarnation, self.next_n) = (incarnation, 1);
+        }
+    }
+
+    /// Looks at every own shard once: those that were never published are.
+    pub(crate) fn publish_all(&mut self) {
+        self.first_walk = Some(0);
+    }
+
+    /// When there is something to do next, given whether clients have changed something.
+    pub(crate) fn deadline(&self, keyspace: &Keyspace) -> Micros {
+        if self.first_walk.is_some() || self.is_behind {
+            return Micros(0);
+        }
+        let track = self.deadlines.peek().map_or(Micros::NEVER, |Reverse((moment, _))| *moment);
+        let look = if keyspace.dirty.is_woken() { self.next_look } else { Micros::NEVER };
+        track.min(look)
+    }
+
+    /// Looks at what is due.
+    pub(crate) fn run(&mut self, node: &Node, pace: &Pace, now: Micros) {
+        let keyspace = &node.keyspace;
+        self.walk(keyspace, now);
+        if (keyspace.dirty.is_woken() && now >= self.next_look) || self.is_behind {
+            self.look(keyspace, pace, now);
+        } else if !keyspace.dirty.is_woken() {
+            self.last_look = now;
+        }
+        self.ask_due(keyspace, pace, now);
+    }
+
+    fn look(&mut self, keyspace: &Keyspace, pace: &Pace, now: Micros) {
+        let mut seen = 0;
+        self.is_behind = false;
+        for stripe in keyspace.dirty.take_stripes() {
+            if seen >= STEP {
+                self.is_behind |= keyspace.drain(Changed::Dirty, stripe, 0, |_, _| {});
+                continue;
+            }
+            self.is_behind |= keyspace.drain(Changed::Dirty, stripe, STEP, |handle, counter| {
+                seen += 1;
+                self.consider(keyspace, handle, counter, pace, now, true);
+            });
+        }
+        if !self.is_behind {
+            self.last_look = now;
+        }
+        self.next_look = now + if seen > MANY { SLOW } else { QUICK };
+    }
+
+    fn ask_due(&mut self, keyspace: &Keyspace, pace: &Pace, now: Micros) {
+        for _ in 0..STEP {
+            let Some(&Reverse((moment, handle))) = self.deadlines.peek() else { break };
+            if moment > now {
+                break;
+            }
+            self.deadlines.pop();
+            keyspace.with_at(handle, |counter| {
+                let Some(full) = counter.full_mut() else { return };
+                if full.scheduled != moment {
+                    return;
+                }
+                full.scheduled = Micros(0);
+                if full.deadline > now {
+                    self.schedule(handle, full);
+                } else {
+                    self.consider(keyspace, handle, counter, pace, now, false);
+                }
+            });
+        }
+    }
+
+    /// Publishes own shards that were never published, some at a time.
+    fn walk(&mut self, keyspace: &Keyspace, now: Micros) {
+        let Some(cursor) = self.first_walk else { return };
+        let next = keyspace.walk_all(cursor, STEP as u64, |handle, counter| {
+            if let Some(full) = counter.full_mut() {
+                full.end_recovery();
+            }
+            let is_ours = !counter.own().is_zero() || !counter.generation().is_zero();
+            let is_unpublished = counter.full().is_none_or(|full| full.seq == Seq::ZERO || full.is_restated);
+            if is_ours && is_unpublished && counter.full().is_none_or(|full| full.track.is_none()) {
+                self.publish_exact(handle, counter, now);
+            }
+        });
+        self.first_walk = (next != 0).then_some(next);
+    }
+
+    /// Asks a counter's track what to do, and does it.
+    fn consider(
+        &mut self,
+        keyspace: &Keyspace,
+        handle: Handle,
+        counter: &mut Counter,
+        pace: &Pace,
+        now: Micros,
+        is_written: bool,
+    ) {
+        let own = counter.own();
+        let precision = keyspace.precision_of(counter.precision).allowed_units(own);
+        let Some(full) = counter.full_mut() else { return };
+        if full.is_restated {
+            self.publish_exact(handle, counter, now);
+            return;
+        }
+        let Some(track) = &mut full.track else { return };
+        let verdict = match is_written {
+            true => track.on_write(now, own, precision, pace),
+            false => track.on_deadline(now, own, precision, pace),
+        };
+        let overdue = track.overdue_since(now);
+        match verdict {
+            Verdict::Wait { deadline } => {
+                full.deadline = deadline;
+                self.schedule(handle, full);
+            }
+            Verdict::Publish { line: _, deadline } => {
+                full.deadline = deadline;
+                full.published_precision = precision;
+                self.note_published(handle, full);
+                self.schedule(handle, full);
+            }
+            // Says once more what was said, without a line: from now on it is exact.
+            Verdict::Rest => return self.publish_exact(handle, counter, now),
+        }
+        self.note_overdue(handle, overdue);
+    }
+
+    /// Publishes the own shard as it is: flat and exact.
+    fn publish_exact(&mut self, handle: Handle, counter: &mut Counter, _now: Micros) {
+        let full = counter.make_full();
+        full.is_restated = false;
+        full.track = None;
+        full.deadline = Micros::NEVER;
+        self.note_published(handle, full);
+        self.note_overdue(handle, None);
+    }
+
+    fn note_published(&mut self, handle: Handle, full: &mut Full) {
+        let seq = Seq { incarnation: self.incarnation, n: self.next_n };
+        self.next_n += 1;
+        self.published += 1;
+        full.seq = seq;
+        if full.record_seq == Seq::ZERO && full.record().is_some_and(|r| r.generation != Generation::ZERO) {
+            full.record_seq = seq;
+        }
+        self.stream.push(seq, handle);
+        self.stream.advance(seq);
+    }
+
+    fn schedule(&mut self, handle: Handle, full: &mut Full) {
+        let is_later = full.scheduled != Micros(0) && full.scheduled <= full.deadline;
+        if !is_later && full.deadline != Micros::NEVER {
+            full.scheduled = full.deadline;
+            self.deadlines.push(Reverse((full.deadline, handle)));
+        }
+    }
+
+    fn note_overdue(&mut self, handle: Handle, since: Option<Micros>) {
+        let before = match since {
+            Some(since) => self.overdue_of.insert(handle, since),
+            None if self.overdue_of.is_empty() => None,
+            None => self.overdue_of.remove(&handle),
+        };
+        if before == since {
+            return;
+        }
+        if let Some(before) = before {
+            self.overdue.remove(&(before, handle));
+        }
+        if let Some(since) = since {
+            self.overdue.insert((since, handle));
+        }
+    }
+
+    /// The moment up to which every own shard was within the precision of what is published.
+    pub(crate) fn as_of(&self, keyspace: &Keyspace, now: Micros) -> Micros {
+        if self.first_walk.is_some() {
+            return Micros(0);
+        }
+        let mut as_of = if keyspace.dirty.is_woken() || self.is_behind { self.last_look } else { now };
+        if let Some(Reverse((moment, _))) = self.deadlines.peek() {
+            as_of = as_of.min(*moment);
+        }
+        if let Some((since, _)) = self.overdue.first() {
+            as_of = as_of.min(*since);
+        }
+        as_of
+    }
+
+    /// Forgets everything that was planned, as when all counters are deleted.
+    pub(crate) fn clear(&mut self) {
+        self.deadlines.clear();
+        self.overdue.clear();
+        self.overdue_of.clear();
+        self.first_walk = None;
+        let head = self.stream.head();
+        self.stream.restart_at(head);
+    }
+
+    /// How many counters stand in lists of ours, for the simulator and INFO.
+    pub(crate) fn planned(&self) -> usize {
+        self.deadlines.len() + self.overdue.len()
+    }
+}
+
+/// The line that an own shard has published last, and how far the truth may be from it.
+pub(crate) fn published_line(counter: &Counter, now: Micros) -> (Line, Option<i128>) {
+    match counter.full().and_then(|full| full.track.as_ref().map(|track| (full, track))) {
+        None => (Line::flat(counter.own(), now), None),
+        Some((full, track)) => (*track.line(), Some(full.published_precision)),
+    }
+}

@@ -1,0 +1,127 @@
+//! The stream of a node's updates: which counters it has published lately, in order.
+//!
+//! Each counter stands in it once, at its latest sequence number: an entry whose counter has moved on since is passed over
+//! when the stream is read. A reader at a position that the ring still covers goes on from there; one further behind walks
+//! over all counters once and goes on from where the stream was at the beginning of the walk.
+
+use crate::ids::Seq;
+use crate::keyspace::Handle;
+use std::collections::VecDeque;
+
+/// Entries that are kept for members that are away.
+const MAX_KEPT: usize = 1 << 16;
+
+/// Entries that are kept for links that are slow.
+const MAX_WAITED: usize = 1 << 20;
+
+/// What was published by one node, as far as it is known here.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    /// (seq, counter), seqs rising.
+    ring: VecDeque<(Seq, Handle)>,
+    /// The ring holds everything behind this.
+    floor: Seq,
+    /// Everything up to here is known here ("applied up to").
+    head: Seq,
+}
+
+impl Stream {
+    /// Everything up to here is known here.
+    pub(crate) fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// Whether a reader at this position can go on from the ring.
+    pub(crate) fn covers(&self, position: Seq) -> bool {
+        position >= self.floor
+    }
+
+    /// Notes a publication, later than all before.
+    pub(crate) fn push(&mut self, seq: Seq, handle: Handle) {
+        debug_assert!(self.ring.back().is_none_or(|(last, _)| *last < seq));
+        self.ring.push_back((seq, handle));
+        while self.ring.len() > MAX_WAITED {
+            self.drop_oldest();
+        }
+    }
+
+    /// Everything up to `seq` is known now.
+    pub(crate) fn advance(&mut self, seq: Seq) {
+        self.head = self.head.max(seq);
+    }
+
+    /// Begins anew at a position, with nothing in the ring.
+    pub(crate) fn restart_at(&mut self, seq: Seq) {
+        self.ring.clear();
+        self.floor = seq;
+        self.head = seq;
+    }
+
+    /// The entries behind a position that the ring covers.
+    pub(crate) fn behind(&self, position: Seq) -> impl Iterator<Item = (Seq, Handle)> {
+        let start = self.ring.partition_point(|(seq, _)| *seq <= position);
+        self.ring.range(start..).copied()
+    }
+
+    /// Whether there is something behind a position.
+    pub(crate) fn has_news(&self, position: Seq) -> bool {
+        self.ring.back().is_some_and(|(seq, _)| *seq > position)
+    }
+
+    /// Forgets what nobody needs: all of it up to `everybody_has`, and what exceeds the limit up to `links_have`.
+    pub(crate) fn trim(&mut self, everybody_has: Seq, links_have: Seq) {
+        while let Some(&(seq, _)) = self.ring.front() {
+            let is_needless = seq <= everybody_has;
+            let is_too_much = self.ring.len() > MAX_KEPT && seq <= links_have;
+            if !is_needless && !is_too_much {
+                break;
+            }
+            self.drop_oldest();
+        }
+        if self.ring.is_empty() && self.ring.capacity() > 1_024 {
+            self.ring = VecDeque::new();
+        }
+    }
+
+    /// How many entries are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.ring.len()
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((seq, _)) = self.ring.pop_front() {
+            self.floor = self.floor.max(seq);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seq(n: u64) -> Seq {
+        Seq { incarnation: 1, n }
+    }
+
+    fn place(index: u32) -> Handle {
+        Handle { stripe: 0, index }
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_it_was() {
+        let mut stream = Stream::default();
+        (1..=5).for_each(|n| stream.push(seq(n), place(n as u32)));
+        let rest: Vec<u64> = stream.behind(seq(3)).map(|(seq, _)| seq.n).collect();
+        assert_eq!(rest, [4, 5]);
+        assert!(stream.covers(Seq::ZERO) && stream.has_news(seq(4)) && !stream.has_news(seq(5)));
+    }
+
+    #[test]
+    fn what_everybody_has_is_forgotten() {
+        let mut stream = Stream::default();
+        (1..=5).for_each(|n| stream.push(seq(n), place(n as u32)));
+        stream.trim(seq(3), seq(5));
+        assert_eq!(stream.len(), 2);
+        assert!(!stream.covers(seq(2)) && stream.covers(seq(3)));
+    }
+}

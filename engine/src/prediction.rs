@@ -1,0 +1,515 @@
+//! The prediction of a node's own shard: when to publish a new line, and which.
+//!
+//! A peer reads a shard off the last [`Line`] that its owner published. The owner keeps a [`Track`] of each
+//! shard that moves, shows it every write and asks it again at the deadlines that it names; the answer is a
+//! [`Verdict`]. All is pure arithmetic: no clock, no randomness, and no library function whose last digit
+//! depends on the machine.
+//!
+//! Lacks on purpose: frames, peers, the list of deadlines. It never touches a count; floats here are slopes
+//! and guesses, and the only exact thing published, the anchor, is the shard's value as it was given.
+//!
+//! Speaking only when a shared guess fails is dead reckoning (IEEE 1278.1, section 4.2.3.2); raising the
+//! threshold instead of slowing the clock is level-triggered sampling (Åström and Bernhardsson, "Comparison
+//! of Riemann and Lebesgue sampling for first order stochastic systems", 2002).
+
+mod candidates;
+mod rhythm;
+#[cfg(test)]
+mod tests;
+
+use crate::time::Micros;
+use crate::value::Value;
+use candidates::{Candidates, Slope};
+use rhythm::Rhythm;
+
+/// A straight line that a shard is expected to follow.
+///
+/// The anchor is the shard's exact value at publication, so that a settled line, and a shard recovered from a
+/// peer, are exact. `moment` is not always the moment of publication: see *Centring* at [`Track`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Line {
+    /// The exact value of the shard when the line was published.
+    pub anchor: Value,
+    /// Units (10^-17) per microsecond.
+    pub slope: f64,
+    /// When the line passes through the anchor, on the holder's own clock; up to half a second after the
+    /// publication. Wraps round: a line older than the holder's clock has a moment "before zero".
+    pub moment: Micros,
+}
+
+impl Line {
+    /// A line that stays at `anchor`.
+    pub const fn flat(anchor: Value, moment: Micros) -> Line {
+        Line { anchor, slope: 0.0, moment }
+    }
+
+    /// Whether the line stays at its anchor.
+    pub fn is_flat(&self) -> bool {
+        self.slope == 0.0
+    }
+
+    /// Microseconds since the line passed through its anchor; negative before. This is what travels.
+    pub const fn age_micros(&self, now: Micros) -> i64 {
+        now.0.wrapping_sub(self.moment.0) as i64
+    }
+
+    /// The line that has this age now, on the clock of whoever says `now`.
+    pub const fn from_age(anchor: Value, slope: f64, age_micros: i64, now: Micros) -> Line {
+        Line { anchor, slope, moment: Micros(now.0.wrapping_sub(age_micros as u64)) }
+    }
+
+    /// The expected value, at the end of the range if it lies beyond. The same for owner and reader, bit for
+    /// bit, if the age is the same.
+    pub fn at(&self, now: Micros) -> Value {
+        if self.is_flat() {
+            return self.anchor;
+        }
+        // `as` saturates, so an absurd slope ends at the end of the range.
+        let growth = (self.slope * self.age_micros(now) as f64) as i128;
+        Value::saturating_from_units(self.anchor.units().saturating_add(growth))
+    }
+}
+
+/// How often, and how soon, a counter may and must be published. A busy engine hands in a slower one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Two updates of a counter are never closer than this.
+    pub interval: Micros,
+    /// What an update costs the counter's budget: so much time must pass to earn it back.
+    pub sustained: Micros,
+    /// How many updates the budget holds: with none left, updates are `sustained` apart. At least 1.
+    pub burst: u32,
+    /// This long after the last change the line is flat and exact.
+    pub settle: Micros,
+    /// The base scale on which slopes are estimated (`history-size`); also how long a counter must be quiet
+    /// for its track to be given up. At least `settle`.
+    pub history: Micros,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            interval: Micros::from_millis(5),
+            sustained: Micros::from_millis(200),
+            burst: 32,
+            // The promise is two seconds; the rest is for the way there.
+            settle: Micros::from_millis(1_900),
+            history: Micros::from_secs(10),
+        }
+    }
+}
+
+/// What to do with a shard now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// The published line will do, or must do for now.
+    Wait {
+        /// When to call [`Track::on_deadline`] if no write comes first; later than now.
+        deadline: Micros,
+    },
+    /// Publish this line in place of the last one.
+    Publish {
+        /// The new line, already in force for the track.
+        line: Line,
+        /// When to call [`Track::on_deadline`] if no write comes first; later than now.
+        deadline: Micros,
+    },
+    /// The published line is flat and exact and nothing has changed for long: the track may be dropped.
+    Rest,
+}
+
+/// Updates that an early one costs: no counter spends more than a quarter of its earnings on being early.
+const EARLY_PRICE: u64 = 4;
+
+/// The share of the precision that an unspent budget tolerates.
+const EARLY_SHARE: f64 = 0.4;
+
+/// A counter writes too seldom for early updates if its gaps are longer than this part of the settle time:
+/// settling brings its readers the exact value often enough.
+const SELDOM: f64 = 0.125;
+
+/// So many lines in a row that failed at once mean that writes are coarser than the precision.
+const HOPELESS: u8 = 8;
+
+/// The share of a typical write that a line may be off when writes are coarser than the precision. A line
+/// through the middle of a staircase is off by half a step.
+const STAIR: f64 = 0.75;
+
+/// What the owner of a moving shard remembers to decide when to publish which line.
+///
+/// **When.** A line has failed when the shard's deviation from it exceeds the precision. The first change
+/// after rest is published at once whatever its size; so is a deviation of exactly the precision from a flat
+/// line while the budget is full: single increments are then seen at once with the default precision of 1.
+///
+/// **Pace.** Some counters can't be predicted: a thousand random increments per second leave any line within
+/// a few milliseconds. Each counter has a budget of `burst` updates that refills at one per `sustained`, and
+/// how much deviation is tolerated depends on how much of it is spent:
+///
+/// ```text
+/// spent       0 ..  1/4        1/4 .. 1/2       1/2 .. all          beyond
+/// tolerated   0.4 .. 1         1                doubling, 8 times   all        (times the precision)
+/// ```
+///
+/// So a counter that costs little is published early, one that costs more keeps to its precision, and one
+/// that would cost too much is published when its deviation is large *for it*. That is much better than a
+/// fixed rhythm: of two lines that cost the same number of updates for a random walk, the one renewed when
+/// it is off by some level is on average off by about half as much as the one renewed every so often. Early
+/// updates cost four, and are made only of counters with many writes and of deviations beyond one write.
+/// While the deviation is over the precision and not published, [`Track::overdue_since`] says since when.
+///
+/// **Coarse writes.** When each write is a larger step than the precision, every line fails at the next step.
+/// If eight lines in a row have failed at once, publishing does not help: lines within three quarters of a
+/// step are then let be, and renewed once per history only.
+///
+/// **Which.** Four candidates, flat and the slopes of three time scales, each keep a virtual line that is
+/// redrawn when it fails, as if it had been the published one. A failure costs by how far the line was off;
+/// costs fade over the base scale; a failed published line is replaced by that of the candidate with the
+/// lowest cost (`candidates`). A lone increment costs the flat line nothing, so no ramp starts.
+///
+/// **Stopping.** A slope that runs ahead of a shard without writes is replaced by a flat line if the silence
+/// is long for the rhythm of the writes, or if it is the second in this silence. `settle` after the last
+/// write at the latest the line becomes flat and exact, whatever the budget says.
+///
+/// **Centring.** Writes come in steps: right after one, an exact line is right, and just before the next it is
+/// a whole step ahead. If writes are regular, the line is laid through the middle of the steps instead, by
+/// setting its moment half a gap after the last write. A constant stream of ones then stays within 0.5.
+///
+/// **Jumps.** A write out of all proportion, larger than the precision, moves the line and is left out of the
+/// slopes: a stream goes on after it as before.
+///
+/// A SET is not a movement: give up the track, publish the value as a flat line, start anew with the next write.
+#[derive(Clone, Debug)]
+pub struct Track {
+    line: Line,
+    /// Where the coordinates of `rhythm` and `candidates` have their origin.
+    start: Micros,
+    base: Value,
+    published: Micros,
+    /// The moment at which the budget will be full again.
+    repaid: Micros,
+    /// Since when the deviation has been over the precision; `NEVER` if it was not when last looked at.
+    overdue: Micros,
+    /// When the line will leave the precision if no write comes.
+    crossing: Micros,
+    rhythm: Rhythm,
+    candidates: Candidates,
+    /// Lines in a row that failed within two gaps.
+    failures: u8,
+    has_failed: bool,
+    is_rehearsed: bool,
+    is_fresh: bool,
+}
+
+/// A moment and a value as floats, from a track's start: microseconds and units.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Point {
+    at: f64,
+    value: f64,
+}
+
+/// All that a decision looks at.
+struct Check<'a> {
+    now: Micros,
+    value: Value,
+    point: Point,
+    deviation: i128,
+    precision: i128,
+    pace: &'a Pace,
+    is_first: bool,
+}
+
+impl Check<'_> {
+    fn size(&self) -> f64 {
+        float(self.deviation).abs()
+    }
+
+    fn is_within(&self) -> bool {
+        self.deviation.unsigned_abs() <= self.precision.unsigned_abs()
+    }
+
+    /// The precision to divide by.
+    fn unit(&self) -> f64 {
+        float(self.precision).max(1.0)
+    }
+}
+
+impl Track {
+    /// A track of a shard that was at rest: its peers know the exact value `known`. Show it the first write next.
+    pub fn start(now: Micros, known: Value) -> Track {
+        Track {
+            line: Line::flat(known, now),
+            start: now,
+            base: known,
+            published: Micros(0),
+            repaid: Micros(0),
+            overdue: Micros::NEVER,
+            crossing: Micros::NEVER,
+            rhythm: Rhythm::default(),
+            candidates: Candidates::default(),
+            failures: 0,
+            has_failed: false,
+            is_rehearsed: false,
+            is_fresh: true,
+        }
+    }
+
+    /// The last published line.
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// Since when the shard has been off its line by more than the precision without a publication; `None` if
+    /// it is not. Right between deadlines too, if writes and changes of the precision have been shown.
+    pub fn overdue_since(&self, now: Micros) -> Option<Micros> {
+        let since = self.overdue.min(self.crossing);
+        (since <= now).then_some(since)
+    }
+
+    /// Takes a write that has left the shard at `value`. The precision is in units; below zero is zero.
+    pub fn on_write(&mut self, now: Micros, value: Value, precision_units: i128, pace: &Pace) -> Verdict {
+        let point = self.point(now, value);
+        let is_first = std::mem::take(&mut self.is_fresh);
+        if is_first || point.at - self.rhythm.last().at >= micros(pace.settle) {
+            if is_first {
+                self.candidates.restart(point);
+            } else {
+                self.candidates.resume(point, pace.history);
+            }
+            self.rhythm.restart(point);
+            self.failures = 0;
+        } else {
+            if let Some(jump) = self.rhythm.jump(point, float(precision_units)) {
+                self.candidates.forgive(jump);
+            }
+            self.rhythm.wrote(point);
+            self.candidates.wrote(&self.rhythm, pace.history);
+        }
+        self.check(now, value, point, precision_units, pace, (true, is_first))
+    }
+
+    /// Takes the passing of a deadline, or a changed precision, with the shard at `value` as of the last write.
+    pub fn on_deadline(&mut self, now: Micros, value: Value, precision_units: i128, pace: &Pace) -> Verdict {
+        let point = self.point(now, value);
+        self.check(now, value, point, precision_units, pace, (false, false))
+    }
+
+    fn point(&self, now: Micros, value: Value) -> Point {
+        Point {
+            at: micros(now.since(self.start)),
+            value: float(value.units().saturating_sub(self.base.units())),
+        }
+    }
+
+    fn moment(&self, at: f64) -> Micros {
+        self.start + Micros(at as u64)
+    }
+
+    fn check(
+        &mut self,
+        now: Micros,
+        value: Value,
+        point: Point,
+        precision_units: i128,
+        pace: &Pace,
+        (is_write, is_first): (bool, bool),
+    ) -> Verdict {
+        let deviation = value.units().saturating_sub(self.line.at(now).units());
+        let precision = precision_units.max(0);
+        let check = Check { now, value, point, deviation, precision, pace, is_first };
+        self.note_deviation(&check);
+        if point.at - self.rhythm.last().at >= micros(pace.settle) {
+            return self.settle(&check);
+        }
+        let spent = self.spent(now, pace);
+        let stair = if self.failures >= HOPELESS { self.rhythm.step() * STAIR } else { 0.0 };
+        let mut tolerated = check.unit() * tolerance(spent);
+        if now - self.published < pace.history {
+            tolerated = tolerated.max(stair);
+        }
+        let has_stopped = !is_write
+            && self.rhythm.has_stopped(point.at, self.published > self.moment(self.rhythm.last().at));
+        if is_write || !self.is_rehearsed {
+            self.is_rehearsed = !is_write;
+            let limit = tolerated.max(check.unit()).max(stair);
+            self.candidates.rehearse(point, limit, check.unit(), has_stopped, &self.rhythm, pace.history);
+        }
+        if !self.is_due(&check, tolerated) {
+            return Verdict::Wait { deadline: self.deadline(&check, spent, tolerated) };
+        }
+        let mut allowed = self.published + pace.interval;
+        if is_write && !is_first && self.rhythm.is_batched() {
+            // More writes of this moment are likely to follow; one update will do for all of them.
+            allowed = allowed.max(now + Micros(1));
+        }
+        if now < allowed && !is_first {
+            return Verdict::Wait { deadline: allowed.min(self.settle_at(pace)) };
+        }
+        let price = if check.is_within() && !is_first { EARLY_PRICE } else { 1 };
+        let slope = if has_stopped { Slope::Flat } else { self.candidates.choose() };
+        self.publish(&check, slope, price)
+    }
+
+    /// Keeps the books on the deviation: since when it is overdue or when it will be, and how often lines fail.
+    fn note_deviation(&mut self, check: &Check) {
+        if check.is_within() {
+            self.overdue = Micros::NEVER;
+            self.crossing = self.crossing_after(check.now, check.deviation, float(check.precision));
+            return;
+        }
+        if self.overdue == Micros::NEVER {
+            self.overdue = self.crossing.min(check.now);
+        }
+        self.crossing = self.overdue;
+        if !self.has_failed {
+            self.has_failed = true;
+            let gaps_lived = micros(check.now - self.published) / self.rhythm.gap().max(1.0);
+            if gaps_lived <= 2.0 {
+                self.failures = self.failures.saturating_add(1);
+            } else if gaps_lived > 8.0 {
+                self.failures = 0;
+            }
+        }
+    }
+
+    /// Whether the deviation deserves an update, if the interval allows it.
+    fn is_due(&self, check: &Check, tolerated: f64) -> bool {
+        if check.is_first {
+            return check.deviation != 0;
+        }
+        if !check.is_within() {
+            return check.size() > tolerated;
+        }
+        // Within the precision: early.
+        let is_frequent = self.rhythm.gap() < micros(check.pace.settle) * SELDOM && self.rhythm.has_gaps();
+        let is_edge = self.line.is_flat()
+            && check.deviation != 0
+            && check.deviation.unsigned_abs() == check.precision.unsigned_abs();
+        (is_edge && check.size() > tolerated)
+            || (is_frequent && check.size() > tolerated.max(self.rhythm.step()))
+    }
+
+    /// Of the burst, how much is spent: 0 is nothing, 1 all of it, and it may be overdrawn.
+    fn spent(&self, now: Micros, pace: &Pace) -> f64 {
+        if self.repaid <= now {
+            return 0.0;
+        }
+        micros(self.repaid - now) / (micros(pace.sustained) * f64::from(pace.burst.max(1)))
+    }
+
+    /// When to look again if nothing is published now.
+    fn deadline(&self, check: &Check, spent: f64, tolerated: f64) -> Micros {
+        let settle_at = self.settle_at(check.pace);
+        if check.is_within() {
+            if check.deviation == 0 && self.line.is_flat() {
+                return self.rest_at(check.pace).max(check.now + Micros(1));
+            }
+            let earliest = (self.published + check.pace.interval).max(check.now + Micros(1));
+            return (self.crossing + Micros(1)).max(earliest).min(settle_at);
+        }
+        // The budget refills while the line runs on: where both meet is not worth solving for; half the way to
+        // the nearer of the two is never too late by more than the interval.
+        let refill = (spent - spent_at(check.size() / check.unit())) * f64::from(check.pace.burst.max(1));
+        let refill = refill.max(0.0) * micros(check.pace.sustained);
+        let drift = micros(self.crossing_after(check.now, check.deviation, tolerated).since(check.now));
+        let wait = (refill.min(drift) * 0.5).max(micros(check.pace.interval)).max(1.0);
+        (check.now + Micros(wait as u64)).min(settle_at)
+    }
+
+    /// When the deviation reaches `limit` units if no write comes.
+    fn crossing_after(&self, now: Micros, deviation: i128, limit: f64) -> Micros {
+        let slope = self.line.slope;
+        if slope == 0.0 {
+            return Micros::NEVER;
+        }
+        let room = limit + if slope > 0.0 { float(deviation) } else { -float(deviation) };
+        // `as` saturates: a slope next to nothing never gets there.
+        now + Micros((room / slope.abs()).max(0.0) as u64)
+    }
+
+    fn settle_at(&self, pace: &Pace) -> Micros {
+        self.moment(self.rhythm.last().at) + pace.settle
+    }
+
+    fn rest_at(&self, pace: &Pace) -> Micros {
+        self.moment(self.rhythm.last().at) + pace.history
+    }
+
+    fn settle(&mut self, check: &Check) -> Verdict {
+        let rest_at = self.rest_at(check.pace);
+        if self.line.is_flat() && check.deviation == 0 {
+            self.candidates.settle(check.point, 0.0);
+            return if check.now >= rest_at { Verdict::Rest } else { Verdict::Wait { deadline: rest_at } };
+        }
+        let allowed = self.published + check.pace.interval;
+        if check.now < allowed {
+            return Verdict::Wait { deadline: allowed };
+        }
+        self.candidates.settle(check.point, 1.0);
+        self.publish(check, Slope::Flat, 1)
+    }
+
+    fn publish(&mut self, check: &Check, slope: Slope, price: u64) -> Verdict {
+        let pace = check.pace;
+        self.candidates.fold(self.rhythm.last(), pace.history, &self.rhythm);
+        let slope = self.candidates.slope(slope);
+        let moment = match self.rhythm.centre() {
+            Some(centre) if slope != 0.0 => self.moment(centre),
+            _ => check.now,
+        };
+        self.line = Line { anchor: check.value, slope, moment };
+        self.published = check.now;
+        self.repaid = self.repaid.max(check.now) + Micros(pace.sustained.0.saturating_mul(price));
+        self.has_failed = false;
+        let deviation = check.value.units().saturating_sub(self.line.at(check.now).units());
+        if deviation.unsigned_abs() <= check.precision.unsigned_abs() {
+            self.overdue = Micros::NEVER;
+            self.crossing = self.crossing_after(check.now, deviation, float(check.precision));
+        } else {
+            // Centred on steps that are larger than the precision allows.
+            self.overdue = check.now;
+            self.crossing = check.now;
+        }
+        let deadline = if self.line.is_flat() {
+            self.rest_at(pace)
+        } else {
+            (self.crossing + Micros(1)).max(check.now + pace.interval).min(self.settle_at(pace))
+        };
+        Verdict::Publish { line: self.line, deadline: deadline.max(check.now + Micros(1)) }
+    }
+}
+
+/// What is tolerated, in precisions, at this share of the budget spent.
+fn tolerance(spent: f64) -> f64 {
+    if spent < 0.25 {
+        EARLY_SHARE + spent * 4.0 * (1.0 - EARLY_SHARE)
+    } else if spent < 0.5 {
+        1.0
+    } else if spent < 1.0 {
+        // 2 to the power of `doublings`, with straight lines between the whole powers.
+        let doublings = (spent - 0.5) * 16.0;
+        let whole = doublings.floor();
+        (1.0 + doublings - whole) * f64::from(1u32 << whole as u32)
+    } else {
+        f64::INFINITY
+    }
+}
+
+/// The inverse of [`tolerance`] above 1: the share of the budget at which so many precisions are tolerated.
+fn spent_at(precisions: f64) -> f64 {
+    let mut doublings = 0.0;
+    let mut rest = precisions;
+    while rest >= 2.0 && doublings < 8.0 {
+        rest *= 0.5;
+        doublings += 1.0;
+    }
+    (0.5 + (doublings + rest - 1.0) / 16.0).min(1.0)
+}
+
+fn micros(time: Micros) -> f64 {
+    time.0 as f64
+}
+
+/// Near enough the float nearest to `units`, by two conversions and a multiplication instead of a library call.
+fn float(units: i128) -> f64 {
+    ((units >> 64) as i64 as f64) * 18_446_744_073_709_551_616.0 + (units as u64 as f64)
+}

@@ -1,0 +1,167 @@
+//! A peer's shard as this node knows it, and how it is read.
+//!
+//! A resting shard is a value and its seq. A moving one also has a line; it is followed until the owner has been silent
+//! for a few heartbeats (its *horizon*) and stands still from there.
+
+use crate::generation::{Record, Stated};
+use crate::ids::{Generation, MemberIndex, Seq};
+use crate::prediction::Line;
+use crate::time::Micros;
+use crate::value::Value;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Most members that a node can know in its lifetime, departed ones included.
+pub const MAX_MEMBERS: usize = 1_024;
+
+/// Until when each member's lines are followed, on our monotonic clock. Written by the cluster, read by every GET.
+#[derive(Debug)]
+pub struct Horizons(Box<[AtomicU64]>);
+
+impl Default for Horizons {
+    fn default() -> Horizons {
+        Horizons((0..MAX_MEMBERS).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl Horizons {
+    /// The latest moment to which this member's lines may be drawn.
+    pub(crate) fn of(&self, member: MemberIndex) -> Micros {
+        Micros(self.0[usize::from(member.0)].load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set(&self, member: MemberIndex, horizon: Micros) {
+        self.0[usize::from(member.0)].store(horizon.0, Ordering::Relaxed);
+    }
+}
+
+/// What joining new knowledge with old came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Merged {
+    /// It was news.
+    Advanced,
+    /// It was known already.
+    Duplicate,
+    /// Something later was known.
+    Stale,
+}
+
+/// A peer's shard.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerShard {
+    member: MemberIndex,
+    /// The most decimals that it has ever used; estimates are rounded to as many.
+    decimals: u8,
+    seq: Seq,
+    /// Exact at the line's moment.
+    value: Value,
+    /// Its generation, if it is not that of the counter's record.
+    older: Option<Box<Generation>>,
+    /// `None`: it rests, and `value` is exact.
+    moving: Option<Box<Moving>>,
+}
+
+/// The line of a shard that moves.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Moving {
+    pub(crate) slope: f64,
+    /// When the line passes through the value, on our clock.
+    pub(crate) moment: Micros,
+    /// How far `moment` may be off, microseconds.
+    pub(crate) moment_error: Micros,
+    /// How far the truth may be from the line, units of 10^-17.
+    pub(crate) precision_units: i128,
+}
+
+impl PeerShard {
+    pub(crate) fn new(
+        member: MemberIndex,
+        seq: Seq,
+        value: Value,
+        decimals: u8,
+        moving: Option<Moving>,
+    ) -> PeerShard {
+        PeerShard { member, decimals, seq, value, older: None, moving: moving.map(Box::new) }
+    }
+
+    pub(crate) fn member(&self) -> MemberIndex {
+        self.member
+    }
+
+    pub(crate) fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    pub(crate) fn value(&self) -> Value {
+        self.value
+    }
+
+    pub(crate) fn decimals(&self) -> u8 {
+        self.decimals
+    }
+
+    pub(crate) fn moving(&self) -> Option<&Moving> {
+        self.moving.as_deref()
+    }
+
+    /// The generation that it is stated in, given that of the counter's record.
+    pub(crate) fn generation(&self, record: Generation) -> Generation {
+        self.older.as_ref().map_or(record, |older| **older)
+    }
+
+    pub(crate) fn set_generation(&mut self, generation: Generation, record: Generation) {
+        self.older = (generation != record).then(|| Box::new(generation));
+    }
+
+    /// The counter has another record now: what was its generation has to be written down.
+    pub(crate) fn note_new_record(&mut self, before: Generation, now: Generation) {
+        let generation = self.generation(before);
+        self.set_generation(generation, now);
+    }
+
+    /// Its value at this moment, rounded to the decimals that it uses.
+    pub(crate) fn estimate(&self, now: Micros, horizons: &Horizons) -> Value {
+        match &self.moving {
+            None => self.value,
+            Some(moving) => {
+                let line = Line { anchor: self.value, slope: moving.slope, moment: moving.moment };
+                line.at(now.min(horizons.of(self.member))).round_to(self.decimals)
+            }
+        }
+    }
+
+    /// As the rules of SET see it at this moment.
+    pub(crate) fn stated(&self, record: Generation, now: Micros, horizons: &Horizons) -> Stated {
+        Stated {
+            member: self.member,
+            generation: self.generation(record),
+            seq: self.seq,
+            value: self.estimate(now, horizons),
+        }
+    }
+
+    /// Whether it counts nothing under this record and rests.
+    pub(crate) fn is_zero_in(&self, record: Option<&Record>) -> bool {
+        let generation = record.map_or(Generation::ZERO, |record| record.generation);
+        self.moving.is_none() && self.value.is_zero() && self.generation(generation) == generation
+    }
+
+    /// Joins it with what has come. Commutative, associative and idempotent: the later seq stands.
+    pub(crate) fn merge(
+        &mut self,
+        mut shard: PeerShard,
+        generation: Generation,
+        record: Generation,
+        _now: Micros,
+    ) -> Merged {
+        match shard.seq.cmp(&self.seq) {
+            std::cmp::Ordering::Less => Merged::Stale,
+            std::cmp::Ordering::Equal => Merged::Duplicate,
+            std::cmp::Ordering::Greater => {
+                shard.set_generation(generation, record);
+                shard.decimals = shard.decimals.max(self.decimals);
+                *self = shard;
+                Merged::Advanced
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! What can be said about the files of a directory, and what can be saved when the store refuses to start.
+//!
+//! Repair makes one new snapshot of every whole block that it finds, in the order in which they were written.
+//! That is more than a prefix: a state whose block is gone shows the one before, as if it had not changed, and later
+//! blocks still count (for counters that is best: peers may know the later state, and nobody knows an earlier one
+//! better). Nothing is thrown away: damaged files are renamed, and what is lost is listed.
+
+use std::fmt;
+
+use super::format::seed;
+use super::load::{Layout, Sink, TornTail, load};
+use super::read::{Cursor, FileReader, footer_of};
+use super::snapshot::SnapshotWriter;
+use super::{Batch, Block, Disk, FileKind, StoreError};
+
+/// Missing files that a report names at most.
+const MAX_MISSING_NAMED: usize = 100;
+
+/// Bytes of a file that are not the blocks that should be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// From the start of the file.
+    pub offset: u64,
+    /// Up to the next whole block, or the end of the file. 0 if blocks were taken out.
+    pub bytes: u64,
+    /// How many blocks are missing there; `None` at the end of a file, where it can't be known.
+    pub blocks: Option<u64>,
+}
+
+/// What one file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileReport {
+    /// Its name in the directory.
+    pub name: String,
+    /// What it is.
+    pub kind: FileKind,
+    /// Its length.
+    pub bytes: u64,
+    /// Whole blocks.
+    pub blocks: u64,
+    /// Records in them.
+    pub records: u64,
+    /// What is wrong with its header.
+    pub bad_header: Option<String>,
+    /// What is wrong behind the header.
+    pub gaps: Vec<Gap>,
+    /// Bytes at its end that the next segment says do not count.
+    pub cut_off_bytes: u64,
+    /// For a snapshot: how many records it says it had, `None` if its end is missing.
+    pub footer_records: Option<u64>,
+    /// Whether a newer snapshot has all that it holds.
+    pub is_obsolete: bool,
+}
+
+impl FileReport {
+    /// Whether all that was written is there.
+    pub fn is_whole(&self) -> bool {
+        let has_footer = self.kind == FileKind::Segment || self.footer_records == Some(self.records);
+        self.bad_header.is_none() && self.gaps.is_empty() && has_footer
+    }
+}
+
+impl fmt::Display for FileReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} bytes, {} blocks, {} records", self.name, self.bytes, self.blocks, self.records)?;
+        if self.is_obsolete {
+            write!(f, ", no longer needed")?;
+        }
+        if let Some(reason) = &self.bad_header {
+            write!(f, "; damaged at offset 0: {reason}")?;
+        }
+        for gap in &self.gaps {
+            write!(f, "; {} bytes at offset {} can't be read", gap.bytes, gap.offset)?;
+            if let Some(blocks) = gap.blocks {
+                write!(f, " ({blocks} blocks)")?;
+            }
+        }
+        if self.cut_off_bytes > 0 {
+            write!(f, "; the last {} bytes do not count, the next segment repeats them", self.cut_off_bytes)?;
+        }
+        match (self.kind, self.footer_records) {
+            (FileKind::Snapshot, None) => write!(f, "; its end is missing"),
+            (FileKind::Snapshot, Some(had)) if had != self.records => write!(f, "; it had {had} records"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What [`check`] found.
+#[derive(Debug)]
+pub struct Report {
+    /// The store's files, in the order in which they are read.
+    pub files: Vec<FileReport>,
+    /// What a start would do: with which torn tail, or why not.
+    pub start: Result<Option<TornTail>, StoreError>,
+}
+
+/// Reads all files of the store and changes nothing.
+///
+/// # Errors
+/// `Disk`: a file could not be read. `Newer`: it can't be understood.
+pub fn check<D: Disk>(disk: &mut D) -> Result<Report, StoreError> {
+    let layout = Layout::read(disk)?;
+    let newest = layout.newest_snapshot().map_or(0, |(number, _)| number);
+    let family = known_family(disk, &layout)?;
+    let mut files = Vec::new();
+    for (number, kind, len) in in_order(&layout, 0) {
+        let mut report = examine(disk, &layout, (kind, number, len), family, |_, _| Ok(()))?;
+        report.is_obsolete = number < newest;
+        files.push(report);
+    }
+    Ok(Report { files, start: load(disk, &mut Nowhere).map(|loaded| loaded.torn) })
+}
+
+/// What [`repair`] did.
+#[derive(Debug)]
+pub struct Repaired {
+    /// The snapshot that holds all that could be read.
+    pub snapshot: String,
+    /// Records in it; the same key may be there several times.
+    pub records: u64,
+    /// The files that were read, with what was lost in them.
+    pub files: Vec<FileReport>,
+    /// Segments that should have been there (the first hundred).
+    pub missing: Vec<String>,
+    /// The damaged files, and what they are called now.
+    pub set_aside: Vec<(String, String)>,
+}
+
+/// Makes a store that refuses to start whole again, as far as that can be done; `None` if it does start. `seed` as in
+/// [`super::Options`].
+///
+/// # Errors
+/// `Disk`: as it was, save a temporary file; or repaired, with damaged files not yet renamed (the next start would
+/// remove them). `Newer`: as it was.
+pub fn repair<D: Disk>(disk: &mut D, seed: u64) -> Result<Option<Repaired>, StoreError> {
+    match load(disk, &mut Nowhere) {
+        Ok(_) => return Ok(None),
+        Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => {}
+        Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. })) => return Err(error),
+    }
+    let layout = Layout::read(disk)?;
+    let family = known_family(disk, &layout)?;
+    let start = salvage_start(disk, &layout, family)?;
+    let number = 1 + in_order(&layout, 0).last().map_or(0, |&(number, _, _)| number);
+    // The first sequence of the log to come is not known before all is read, so all is read twice.
+    let mut last = 0;
+    for (number, kind, len) in in_order(&layout, start) {
+        examine(disk, &layout, (kind, number, len), family, |_, block| {
+            last = last.max(match footer_of(&block) {
+                Some(footer) => footer.leans_on,
+                None if kind == FileKind::Segment => block.header.sequence,
+                None => 0,
+            });
+            Ok(())
+        })?;
+    }
+    let mut writer = SnapshotWriter::begin(disk, family.unwrap_or(seed), number, last + 1, true)?;
+    let mut files = Vec::new();
+    for (number, kind, len) in in_order(&layout, start) {
+        files.push(examine(disk, &layout, (kind, number, len), family, |disk, block| {
+            if footer_of(&block).is_some() {
+                return Ok(());
+            }
+            let mut batch = Batch::new();
+            block.for_each(|record| batch.push(record))?;
+            let records = batch.len();
+            writer.add(disk, batch.chunks, records)
+        })?);
+    }
+    writer.finish(disk, last)?;
+    let set_aside = set_aside(disk, &files)?;
+    let (snapshot, records) = (FileKind::Snapshot.name(number), writer.records);
+    Ok(Some(Repaired { snapshot, records, missing: missing(&layout, start), files, set_aside }))
+}
+
+/// Where to begin: at the newest whole snapshot, so that what was removed since an older one stays removed; if none
+/// is whole, at the newest one, or at the first segment.
+fn salvage_start<D: Disk>(disk: &mut D, layout: &Layout, family: Option<u64>) -> Result<u64, StoreError> {
+    for (&number, &len) in layout.snapshots.iter().rev() {
+        let report = examine(disk, layout, (FileKind::Snapshot, number, len), family, |_, _| Ok(()))?;
+        if report.is_whole() {
+            return Ok(number);
+        }
+    }
+    Ok(layout.newest_snapshot().map_or(0, |(number, _)| number))
+}
+
+fn missing(layout: &Layout, start: u64) -> Vec<String> {
+    let Some((&last, _)) = layout.segments.last_key_value() else { return Vec::new() };
+    let numbers = (start.max(1)..last).filter(|number| !layout.segments.contains_key(number));
+    numbers.take(MAX_MISSING_NAMED).map(|number| FileKind::Segment.name(number)).collect()
+}
+
+/// Renames the files that are not whole, so that no start removes them.
+fn set_aside<D: Disk>(disk: &mut D, files: &[FileReport]) -> Result<Vec<(String, String)>, StoreError> {
+    let taken = disk.list();
+    let taken = taken.map_err(StoreError::disk("list", disk.directory()))?;
+    let mut renamed = Vec::new();
+    for file in files.iter().filter(|file| !file.is_whole()) {
+        let names = (1..).map(|n| if n == 1 { String::new() } else { format!("-{n}") });
+        let mut names = names.map(|suffix| format!("{}.damaged{suffix}", file.name));
+        let is_free = |name: &String| taken.iter().all(|(other, _)| other != name);
+        let name = names.find(is_free).expect("there are more names than files");
+        disk.rename(&file.name, &name).map_err(StoreError::disk("set aside", &file.name))?;
+        renamed.push((file.name.clone(), name));
+    }
+    let sync = disk.sync_dir();
+    sync.map_err(StoreError::disk("sync the directory", disk.directory()))?;
+    Ok(renamed)
+}
+
+/// The files from number `start` on, in the order in which their records count: a snapshot goes before the segment
+/// of its number.
+fn in_order(layout: &Layout, start: u64) -> Vec<(u64, FileKind, u64)> {
+    let snapshots = layout.snapshots.range(start..).map(|(&number, &len)| (number, FileKind::Snapshot, len));
+    let segments = layout.segments.range(start..).map(|(&number, &len)| (number, FileKind::Segment, len));
+    let mut files: Vec<_> = snapshots.chain(segments).collect();
+    files.sort_unstable();
+    files
+}
+
+/// The family that the first file with a good header has: it takes the place of that in damaged headers.
+fn known_family<D: Disk>(disk: &mut D, layout: &Layout) -> Result<Option<u64>, StoreError> {
+    for (number, kind, len) in in_order(layout, 0) {
+        match FileReader::new(disk, kind, number, len).header() {
+            Ok(header) => return Ok(Some(header.family)),
+            Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => {}
+            Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. })) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Where the next segment says that segment `number` ends; its length if it does not say.
+fn limit<D: Disk>(disk: &mut D, layout: &Layout, number: u64, len: u64) -> Result<u64, StoreError> {
+    let Some(&next_len) = layout.segments.get(&(number + 1)) else { return Ok(len) };
+    match FileReader::new(disk, FileKind::Segment, number + 1, next_len).header() {
+        Ok(header) => Ok(header.previous_len),
+        Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => Ok(len),
+        Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. })) => Err(error),
+    }
+}
+
+/// Reads every whole block of a file, skipping what is not; `visit` gets each, and the disk.
+fn examine<D: Disk>(
+    disk: &mut D,
+    layout: &Layout,
+    (kind, number, len): (FileKind, u64, u64),
+    family: Option<u64>,
+    mut visit: impl FnMut(&mut D, Block) -> Result<(), StoreError>,
+) -> Result<FileReport, StoreError> {
+    let limit = if kind == FileKind::Segment { limit(disk, layout, number, len)? } else { len };
+    let end = limit.min(len);
+    let mut reader = FileReader::new(disk, kind, number, len);
+    let mut report = FileReport {
+        name: reader.name.to_string(),
+        kind,
+        bytes: len,
+        blocks: 0,
+        records: 0,
+        bad_header: None,
+        gaps: Vec::new(),
+        cut_off_bytes: len - end,
+        footer_records: None,
+        is_obsolete: false,
+    };
+    let header = match reader.header() {
+        Ok(header) => Some(header),
+        Err(StoreError::Damaged { reason, .. }) => {
+            report.bad_header = Some(reason);
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let Some(fields) = reader.unchecked_header()? else { return Ok(report) };
+    let file_seed = seed(kind, family.unwrap_or(fields.family), number);
+    let first = header.map_or(1, |header| if kind == FileKind::Segment { header.first_sequence } else { 1 });
+    let mut cursor = Cursor::salvage(file_seed, first, end);
+    loop {
+        while let Some(block) = reader.next(&mut cursor)? {
+            report.blocks += 1;
+            match footer_of(&block) {
+                Some(footer) => report.footer_records = Some(footer.records),
+                None => match block.for_each(|_| ()) {
+                    Ok(records) => report.records += records,
+                    Err(_) => {
+                        report.gaps.push(Gap { offset: block.offset, bytes: block.bytes(), blocks: Some(1) });
+                        continue;
+                    }
+                },
+            }
+            visit(reader.disk(), block)?;
+        }
+        if cursor.offset >= cursor.limit {
+            break;
+        }
+        let (offset, expected) = (cursor.offset, cursor.next_sequence);
+        let is_found = reader.skip_to_block(&mut cursor)?;
+        let blocks = (is_found && header.is_some()).then(|| cursor.next_sequence - expected);
+        if cursor.offset > offset || blocks.is_some() {
+            report.gaps.push(Gap { offset, bytes: cursor.offset - offset, blocks });
+        }
+    }
+    if len < limit {
+        report.gaps.push(Gap { offset: len, bytes: limit - len, blocks: None });
+    }
+    Ok(report)
+}
+
+/// Wants to know only whether there is an error.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn block(&mut self, block: Block) -> Result<(), StoreError> {
+        block.for_each(|_| ()).map(|_| ())
+    }
+}
