@@ -1,5 +1,6 @@
 //! What the engine asks of the process around it: facts for INFO, the configuration file, the end.
 
+use crate::bus::BusHandle;
 use engine::command::SaveOnExit;
 use engine::settings::Settings;
 use engine::time::{Micros, Now};
@@ -32,6 +33,8 @@ impl Clock {
 /// The server's side of `engine::Shell`.
 #[derive(Debug)]
 pub(crate) struct ServerShell {
+    /// Set once the node and then its cluster thread exist.
+    bus: OnceLock<BusHandle>,
     config_file: Option<PathBuf>,
     io_threads: usize,
     shutdown: mpsc::UnboundedSender<SaveOnExit>,
@@ -44,10 +47,20 @@ impl ServerShell {
         io_threads: usize,
         shutdown: mpsc::UnboundedSender<SaveOnExit>,
     ) -> ServerShell {
-        ServerShell { config_file, io_threads, shutdown, os: OnceLock::new() }
+        ServerShell { bus: OnceLock::new(), config_file, io_threads, shutdown, os: OnceLock::new() }
     }
 
-    /// Asks the main thread to end the process.
+    /// Makes the cluster thread known.
+    pub(crate) fn set_bus(&self, bus: BusHandle) {
+        self.bus.set(bus).expect("there is one for each node");
+    }
+
+    /// The cluster thread; none while the server is being started.
+    pub(crate) fn bus(&self) -> Option<&BusHandle> {
+        self.bus.get()
+    }
+
+    /// Asks the main thread to end the server.
     pub(crate) fn request_shutdown(&self, save: SaveOnExit) {
         if self.shutdown.send(save).is_err() {
             log::debug!("the server is already on its way out");

@@ -18,6 +18,7 @@
 
 mod handshake;
 mod link;
+mod no_cluster;
 mod nodes_file;
 mod refusal;
 mod strangers;
@@ -25,6 +26,7 @@ mod strangers;
 mod tests;
 mod wire;
 
+pub(crate) use no_cluster::NoCluster;
 pub(crate) use nodes_file::{LockedNodesFile, own_id};
 
 use crate::shell::Clock;

@@ -1,0 +1,204 @@
+//! A server as a value: one node with its listeners and threads. A process may run several.
+//!
+//! Lacks on purpose: whatever a process has only one of (working directory, log, signals, pid file); that is `main`'s.
+
+use crate::bus::{self, Bus, BusOptions, LockedNodesFile, NoCluster};
+use crate::listener::{self, Listeners};
+use crate::process;
+use crate::shell::{self, Clock, ServerShell};
+use crate::worker::{self, Accepted};
+use engine::command::SaveOnExit;
+use engine::settings::{BUS_PORT_OFFSET, Settings};
+use engine::{Node, NodeConfig, NodeId};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+/// How often the memory in use is looked at for `maxmemory`.
+const MEMORY_SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the workers may take to answer what was received before a stopping server ends all the same.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a server is started with.
+pub(crate) struct ServerOptions {
+    /// Its settings; `dir` in them is not looked at.
+    pub(crate) settings: Settings,
+    /// For CONFIG REWRITE.
+    pub(crate) config_file: Option<PathBuf>,
+    /// Where it keeps its files; `None`: nowhere, it forgets all at its end.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// A server that takes connections.
+pub(crate) struct Server {
+    node: Arc<Node>,
+    clock: Clock,
+    listeners: Listeners,
+    workers: Vec<UnboundedSender<Accepted>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    bus: Bus,
+    is_stopping: Arc<AtomicBool>,
+    asked_to_stop: UnboundedReceiver<SaveOnExit>,
+}
+
+impl Server {
+    /// Opens the ports and starts the threads. Needs a runtime around it.
+    ///
+    /// # Errors
+    /// A text for the operator; nothing is left open then.
+    pub(crate) fn start(options: ServerOptions) -> Result<Server, String> {
+        let ServerOptions { settings, config_file, dir } = options;
+        let io_threads = match settings.io_threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => usize::from(threads),
+        };
+        let listeners = Listeners::open(&settings)?;
+        let bus_addresses = bus_addresses(&settings)?;
+        let bus_listeners = bus::listen(&bus_addresses)?;
+        let (nodes_file, id) =
+            open_nodes_file(dir.as_ref().map(|dir| dir.join(&settings.cluster_config_file)))?;
+        let (shutdown, asked_to_stop) = mpsc::unbounded_channel();
+        let shell = Arc::new(ServerShell::new(config_file, io_threads, shutdown));
+        let clock = Clock::new();
+        let secret = settings.cluster_secret.clone();
+        let node = Arc::new(Node::new(NodeConfig {
+            id,
+            run_id: process::random()?,
+            hash_seed: u64::from_le_bytes(process::random()?),
+            settings,
+            now: clock.now(),
+            shell: shell.clone(),
+        }));
+        let protected = Arc::clone(&node);
+        let bus_options = BusOptions {
+            secret,
+            is_protected: Box::new(move || protected.settings().protected_mode),
+            sources: bus_addresses.iter().map(SocketAddr::ip).collect(),
+            clock,
+            nodes_file,
+            handshake_limit: bus::HANDSHAKE_LIMIT,
+        };
+        let bus = bus::start(NoCluster::new(id), bus_listeners, bus_options)?;
+        shell.set_bus(bus.handle.clone());
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let (workers, threads) = start_workers(io_threads, &node, &shell, clock, &is_stopping)?;
+        Ok(Server { node, clock, listeners, workers, threads, bus, is_stopping, asked_to_stop })
+    }
+
+    /// The node within.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// For requests to its cluster.
+    pub(crate) fn bus(&self) -> &bus::BusHandle {
+        &self.bus.handle
+    }
+
+    /// Serves until `ended` returns or a client asks for SHUTDOWN; then answers what was received, tells the other nodes
+    /// what they do not know yet, and ends.
+    pub(crate) async fn run(mut self, ended: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.listeners.accept(&self.node, &self.workers) => {}
+            () = run_timers(&self.node, self.clock) => {}
+            () = ended => {}
+            () = shut_down(&mut self.asked_to_stop) => {}
+        }
+        self.listeners.clean_up();
+        drop(self.listeners);
+        self.is_stopping.store(true, Ordering::Release);
+        drop(self.workers);
+        self.node.clients.all().iter().for_each(|client| client.wake());
+        if !are_joined(self.threads).await {
+            log::warn!("some clients did not take their last replies within {STOP_LIMIT:?}");
+        }
+        self.bus.handle.stop();
+        if !are_joined(vec![self.bus.thread]).await {
+            log::warn!("the cluster thread did not end within {STOP_LIMIT:?}");
+        }
+    }
+}
+
+/// Where the bus listens: where clients are listened to, on another port.
+fn bus_addresses(settings: &Settings) -> Result<Vec<SocketAddr>, String> {
+    match settings.port {
+        0 => Ok(Vec::new()),
+        port => match port.checked_add(BUS_PORT_OFFSET) {
+            Some(bus_port) => listener::addresses(settings, bus_port),
+            None => Err(format!(
+                "port {port}: the cluster bus takes the port + {BUS_PORT_OFFSET}, and there is no such port"
+            )),
+        },
+    }
+}
+
+/// Takes the nodes file and the id in it. Without a file, the id is a new one.
+fn open_nodes_file(path: Option<PathBuf>) -> Result<(Option<LockedNodesFile>, NodeId), String> {
+    let (file, bytes) = match &path {
+        None => (None, None),
+        Some(path) => {
+            let (file, bytes) = LockedNodesFile::open(path)?;
+            (Some(file), bytes)
+        }
+    };
+    let id = match (&bytes, &path) {
+        (Some(bytes), Some(path)) => {
+            bus::own_id(bytes).map_err(|error| format!("the nodes file {}: {error}", path.display()))?
+        }
+        _ => NodeId(process::random()?),
+    };
+    Ok((file, id))
+}
+
+/// One thread per core, or as many as configured.
+#[allow(clippy::type_complexity, reason = "the two halves of the threads")]
+fn start_workers(
+    count: usize,
+    node: &Arc<Node>,
+    shell: &Arc<ServerShell>,
+    clock: Clock,
+    is_stopping: &Arc<AtomicBool>,
+) -> Result<(Vec<UnboundedSender<Accepted>>, Vec<std::thread::JoinHandle<()>>), String> {
+    let (mut workers, mut threads) = (Vec::new(), Vec::new());
+    for number in 0..count {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (node, shell, is_stopping) = (node.clone(), shell.clone(), is_stopping.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("io-{number}"))
+            .spawn(move || worker::run(node, shell, clock, is_stopping, receiver))
+            .map_err(|error| format!("can't start an I/O thread: {error}"))?;
+        workers.push(sender);
+        threads.push(thread);
+    }
+    Ok((workers, threads))
+}
+
+/// Does what is due in the node, and tells it how much memory is in use.
+async fn run_timers(node: &Node, clock: Clock) {
+    loop {
+        node.note_used_memory(shell::allocated_bytes());
+        let now = clock.now();
+        node.run_timers(now);
+        let left = Duration::from_micros(node.deadline().since(clock.now().monotonic).0);
+        tokio::time::sleep(left.min(MEMORY_SAMPLE_INTERVAL)).await;
+    }
+}
+
+/// Returns when a client has asked for SHUTDOWN.
+async fn shut_down(asked: &mut UnboundedReceiver<SaveOnExit>) {
+    match asked.recv().await {
+        Some(_) => log::warn!("SHUTDOWN received, stopping"),
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for threads to end, for at most `STOP_LIMIT`; whether they have.
+async fn are_joined(threads: Vec<std::thread::JoinHandle<()>>) -> bool {
+    let joined =
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+    tokio::time::timeout(STOP_LIMIT, joined).await.is_ok()
+}
