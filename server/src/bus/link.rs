@@ -14,7 +14,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -173,7 +173,7 @@ impl Carrier {
         let mut has_more = self.poll_flush(cx)?;
         if self.link.is_closing() {
             if self.output.is_empty() && !self.link.has_waiting() {
-                return Poll::Ready(Ok(Ending::ClosedByUs));
+                return self.poll_hang_up(cx);
             }
         } else {
             has_more |= self.poll_receive(cx, proven)?;
@@ -220,6 +220,20 @@ impl Carrier {
         }
         self.wire.compact();
         Ok(true)
+    }
+
+    /// Ends what we send and passes over what still comes until the peer hangs up too: closing a socket with unread
+    /// bytes in it would take our last frames from the peer.
+    fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ending, Ending>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        let mut scratch = self.driver.scratch.borrow_mut();
+        let mut buf = ReadBuf::new(&mut scratch);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
+        if buf.filled().is_empty() {
+            return Poll::Ready(Ok(Ending::ClosedByUs));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Gives the socket as much as it takes, within bounds. True if it would have taken more.

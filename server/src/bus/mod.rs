@@ -33,7 +33,7 @@ use crate::shell::Clock;
 use atomic_waker::AtomicWaker;
 use engine::TaskResult;
 use engine::cluster::{ClusterRequest, Effect, Input, LinkId};
-use engine::settings::Secret;
+use engine::settings::{BUS_PORT_OFFSET, Secret};
 use engine::time::{Micros, Now};
 use handshake::{HandshakeError, Psk, VERSION};
 use link::{Carrier, Ending, Link, MAX_WAITING_OUTPUT, READ_LEN};
@@ -184,7 +184,12 @@ pub(crate) fn listen(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListen
                 socket.bind(address)?;
                 socket.listen(BACKLOG)?.into_std()
             };
-            open().map_err(|error: io::Error| format!("can't open the cluster bus on {address}: {error}"))
+            open().map_err(|error: io::Error| {
+                format!(
+                    "can't open the cluster bus on {address}: {error}; it takes the client port + {BUS_PORT_OFFSET}, so \
+                     choose another 'port', or end what listens there"
+                )
+            })
         })
         .collect()
 }

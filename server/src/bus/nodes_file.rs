@@ -156,8 +156,7 @@ impl Saver {
     }
 
     async fn write_waiting(self: Rc<Saver>) {
-        loop {
-            let Some(bytes) = self.waiting.take() else { break };
+        while let Some(bytes) = self.waiting.take() {
             let number = self.asked.get();
             let Some(file) = self.file.clone() else {
                 self.settled.send_replace(Settled { number, error: None });

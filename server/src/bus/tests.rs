@@ -263,6 +263,20 @@ fn a_closed_link_sends_what_was_asked_for_before() {
 }
 
 #[test]
+fn the_last_frames_arrive_though_the_peer_goes_on_sending() {
+    for secret in ["", SECRET] {
+        let (left, right) = joined(secret);
+        right.wait_for("the link", |script| (!script.events.is_empty()).then_some(()));
+        let back = |frame| Effect::Send { link: LinkId(1_001), frame };
+        right.want((0..30).map(|_| back(vec![1; 100_000])));
+        left.want([send(vec![7; 3_000_000 / 4]), send(vec![8]), Effect::Close { link: LINK }]);
+        right.want((0..30).map(|_| back(vec![1; 100_000])));
+        assert_eq!(right.wait_for_end(), "closed by the peer");
+        assert_eq!(right.frames().len(), 2);
+    }
+}
+
+#[test]
 fn a_wrong_secret_is_refused_on_both_sides() {
     for (ours, theirs, reason) in [
         (SECRET, "another secret of some length", "ended the connection during the handshake"),
