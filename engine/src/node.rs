@@ -4,6 +4,8 @@
 //! due. All take `&self`; every lock inside is short and never held across a call of the shell.
 
 use crate::clients::{Client, Clients, Peer, Wake};
+use crate::cluster::gossip::Announcement;
+use crate::cluster::view::ClusterView;
 use crate::command::{CommandSpec, Context, Flag, Outcome};
 use crate::commands;
 use crate::error::ClientError;
@@ -89,6 +91,7 @@ pub struct Node {
     pub(crate) run_id: [u8; 20],
     id: RwLock<NodeId>,
     settings: RwLock<Arc<Settings>>,
+    cluster_view: RwLock<Arc<ClusterView>>,
     commands: CommandTable,
     next_tick: Mutex<Micros>,
     used_memory: AtomicU64,
@@ -149,6 +152,7 @@ impl Node {
             started: config.now,
             run_id: config.run_id,
             id: RwLock::new(config.id),
+            cluster_view: RwLock::new(Arc::new(view_alone(config.id, &config.settings))),
             commands: CommandTable::new(&config.settings.rename_command),
             settings: RwLock::new(Arc::new(config.settings)),
             next_tick: Mutex::new(config.now.monotonic + TICK),
@@ -165,6 +169,16 @@ impl Node {
 
     pub(crate) fn set_id(&self, id: NodeId) {
         *self.id.write() = id;
+    }
+
+    /// The cluster as its thread last saw it. A node without such a thread is alone.
+    pub fn cluster_view(&self) -> Arc<ClusterView> {
+        Arc::clone(&self.cluster_view.read())
+    }
+
+    /// Replaces the picture of the cluster.
+    pub fn set_cluster_view(&self, view: ClusterView) {
+        *self.cluster_view.write() = Arc::new(view);
     }
 
     /// The settings in force.
@@ -419,6 +433,20 @@ pub enum TaskResult {
     Error(String),
     /// Names that matched.
     Names(Vec<Box<[u8]>>),
+}
+
+impl TaskResult {
+    /// What `Task::Resolve` ends with when the host has no address.
+    pub fn unresolved(host: &str, port: u16) -> TaskResult {
+        let error = commands::cluster::invalid_node_address(host.as_bytes(), port.to_string().as_bytes());
+        TaskResult::Error(error.to_string())
+    }
+}
+
+/// The picture that a node has of a cluster that it has not met: itself, as it would announce itself.
+fn view_alone(id: NodeId, settings: &Settings) -> ClusterView {
+    let own = Announcement::from_settings(id, 0, settings);
+    ClusterView::alone(id, own.ip, own.port, own.bus_port)
 }
 
 /// The command itself or the subcommand that the request names, if the number of words is right for it.

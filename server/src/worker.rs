@@ -96,6 +96,7 @@ impl Worker {
             }
             Task::Save => Some(TaskResult::Error("ERR not built yet".into())),
             Task::SaveInBackground => Some(TaskResult::Error("ERR not built yet".into())),
+            Task::Cluster(_) | Task::Resolve { .. } => Some(TaskResult::Error("ERR not built yet".into())),
         }
     }
 }

@@ -9,12 +9,12 @@ mod clock;
 mod dialing;
 mod forgotten;
 mod frame;
-mod gossip;
+pub mod gossip;
 mod meets;
-mod members;
-mod nodes_file;
+pub mod members;
+pub mod nodes_file;
 mod updates;
-mod view;
+pub mod view;
 mod wire;
 
 use crate::ids::NodeId;

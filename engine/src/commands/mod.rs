@@ -2,6 +2,7 @@
 
 mod client;
 mod client_list;
+pub(crate) mod cluster;
 mod command;
 mod connection;
 mod counters;
@@ -20,6 +21,7 @@ const TABLES: &[&[CommandSpec]] = &[
     connection::COMMANDS,
     client::COMMANDS,
     command::COMMANDS,
+    cluster::COMMANDS,
 ];
 
 /// Every command; its position is its number.
