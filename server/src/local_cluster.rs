@@ -3,6 +3,7 @@
 use crate::process;
 use crate::server::{Server, ServerOptions};
 use engine::cluster::ClusterRequest;
+use engine::cluster::view::Role;
 use engine::settings::{BUS_PORT_OFFSET, LogLevel, Secret, Settings};
 use engine::{Node, TaskResult};
 use std::net::SocketAddr;
@@ -93,7 +94,15 @@ pub(crate) fn log_level(settings: &Settings) -> LogLevel {
 
 /// Returns once every node has a link to every other.
 async fn all_met(nodes: &[Arc<Node>]) {
-    let has_met_all = |_node: &Arc<Node>| true;
+    let has_met_all = |node: &Arc<Node>| {
+        let view = node.cluster_view();
+        let linked = view.nodes.iter().filter(|member| match member.line.role {
+            Role::Myself => true,
+            Role::Member(_) => member.line.has_link,
+            Role::Handshake => false,
+        });
+        linked.count() == nodes.len()
+    };
     while !nodes.iter().all(has_met_all) {
         tokio::time::sleep(LOOK_INTERVAL).await;
     }

@@ -7,6 +7,7 @@ use crate::listener::{self, Listeners};
 use crate::process;
 use crate::shell::{self, Clock, ServerShell};
 use crate::worker::{self, Accepted};
+use engine::cluster::nodes_file::NodesFile;
 use engine::command::SaveOnExit;
 use engine::settings::{BUS_PORT_OFFSET, Settings};
 use engine::{Node, NodeConfig, NodeId};
@@ -147,7 +148,8 @@ fn open_nodes_file(path: Option<PathBuf>) -> Result<(Option<LockedNodesFile>, No
     };
     let id = match (&bytes, &path) {
         (Some(bytes), Some(path)) => {
-            bus::own_id(bytes).map_err(|error| format!("the nodes file {}: {error}", path.display()))?
+            let parsed = NodesFile::parse(bytes);
+            parsed.map_err(|error| format!("the nodes file {}: {error}", path.display()))?.myself.line.id
         }
         _ => NodeId(process::random()?),
     };

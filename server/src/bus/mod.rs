@@ -27,7 +27,7 @@ mod tests;
 mod wire;
 
 pub(crate) use no_cluster::NoCluster;
-pub(crate) use nodes_file::{LockedNodesFile, own_id};
+pub(crate) use nodes_file::LockedNodesFile;
 
 use crate::shell::Clock;
 use atomic_waker::AtomicWaker;

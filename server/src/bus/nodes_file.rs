@@ -4,7 +4,6 @@
 //! system takes the lock off when the process ends, in whatever way.
 
 use crate::config::replace_file;
-use engine::NodeId;
 use std::cell::{Cell, RefCell};
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
@@ -76,26 +75,6 @@ fn read_bounded(file: File) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
     }
     Ok(bytes)
-}
-
-/// The node's own id in the bytes of a nodes file: the first word of the line whose flags say `myself`.
-///
-/// # Errors
-/// There is no such line. A text for the operator.
-pub(crate) fn own_id(bytes: &[u8]) -> Result<NodeId, String> {
-    bytes
-        .split(|byte| *byte == b'\n')
-        .find_map(|line| {
-            let mut words = line.split(|byte| *byte == b' ');
-            let (id, flags) = (words.next()?, words.nth(1)?);
-            let is_own = flags.split(|byte| *byte == b',').any(|flag| flag == b"myself");
-            is_own.then(|| NodeId::parse(id)).flatten()
-        })
-        .ok_or_else(|| {
-            "no line of it names this node ('myself' with an id of 40 hex digits). Restore the file from a copy, or \
-             remove it to join under a new id"
-                .into()
-        })
 }
 
 /// Writes nodes files in the blocking pool, one after the other; of those that wait, the newest is written.
@@ -199,17 +178,6 @@ mod tests {
         assert!(LockedNodesFile::open(&path).is_err(), "the lock survives a write");
         drop(first);
         assert_eq!(LockedNodesFile::open(&path).unwrap().1, Some(b"abc".to_vec()));
-    }
-
-    #[test]
-    fn the_own_id_stands_in_the_line_that_says_myself() {
-        let (own, other) = ("0a".repeat(20), "0b".repeat(20));
-        let text =
-            format!("{other} 127.0.0.1:1 noflags 0 0 connected\n{own} :2 myself 0 0 connected\nvars\n");
-        assert_eq!(own_id(text.as_bytes()), Ok(NodeId([0x0a; 20])));
-        for text in ["", "\n", &format!("{other} :1 noflags 0 0 x"), "myself", "abc :1 myself 0 0 x"] {
-            assert!(own_id(text.as_bytes()).is_err(), "{text}");
-        }
     }
 
     #[test]
