@@ -179,6 +179,7 @@ impl Counter {
             let mut full = Full::default();
             if let Side::Plain(plain) = &self.side {
                 full.generation = plain.generation;
+                full.is_restated = true;
                 full.record = Some(Box::new(Record {
                     generation: plain.generation,
                     value: plain.value,
@@ -229,6 +230,22 @@ impl Counter {
         }
     }
 
+    /// The value at `as_of`, and how far it may be from the truth of that moment.
+    pub(crate) fn bounded(&self, as_of: Micros, now: Micros, horizons: &Horizons) -> (Value, Value) {
+        let Some(full) = self.full() else { return (self.total(now, horizons), Value::ZERO) };
+        let record = full.record();
+        let generation = record.map_or(Generation::ZERO, |record| record.generation);
+        let bound: i128 = full
+            .peers
+            .iter()
+            .filter(|peer| {
+                record.is_none_or(|record| record.is_counted(&peer.stated(generation, now, horizons)))
+            })
+            .map(PeerShard::bound_units)
+            .fold(0, i128::saturating_add);
+        (self.total(as_of.min(now), horizons), Value::saturating_from_units(bound))
+    }
+
     /// Adds to the own shard and returns the new total.
     ///
     /// # Errors
@@ -259,6 +276,7 @@ impl Counter {
         value: Value,
         generation: Generation,
         is_deletion: bool,
+        acknowledged: Seq,
         now: Micros,
         horizons: &Horizons,
     ) {
@@ -288,19 +306,23 @@ impl Counter {
         let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
         full.record = Some(before);
         full.since_start = full.since_start.take().map(|_| Box::new(0));
-        self.learn(record);
+        self.learn(record, acknowledged);
         self.make_full().is_restated = true;
         self.note_decimals(value);
     }
 
-    /// Takes over a higher generation and restates the own shard relative to it. False if it is not higher.
-    pub(crate) fn learn(&mut self, record: Record) -> bool {
+    /// Takes over a higher generation and restates the own shard relative to it. False if it is not higher. Every member has
+    /// applied our stream up to `acknowledged`, so what only older generations could ask back is forgotten.
+    pub(crate) fn learn(&mut self, record: Record, acknowledged: Seq) -> bool {
         if record.generation <= self.generation() {
             return false;
         }
         let own = self.own().units();
         let full = self.make_full();
         let amount = full.subtracted.amount_for(record.observed_of(MemberIndex::SELF));
+        if full.record_seq != Seq::ZERO && full.record_seq <= acknowledged {
+            full.subtracted.forget_before(full.generation);
+        }
         let is_counted = full.seq != Seq::ZERO || own != 0 || !full.subtracted.is_empty();
         if is_counted {
             full.subtracted.note(full.generation, amount);
@@ -369,8 +391,18 @@ impl Counter {
         self.full().map_or(0, |full| full.subscribers)
     }
 
-    /// Whether it reads zero for good here: no shard counts anything and none moves.
+    /// Whether it reads zero for good here: no shard counts anything, none moves, and none is still to be restated.
     pub(crate) fn is_zero(&self) -> bool {
+        self.reads_zero(|full, shard| shard.generation(full.record_generation()) == full.record_generation())
+    }
+
+    /// Whether users should not see it: it was deleted, and nobody has counted since.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.full().and_then(Full::record).is_some_and(|record| record.is_deletion)
+            && self.reads_zero(|_, _| true)
+    }
+
+    fn reads_zero(&self, is_as_it_should: impl Fn(&Full, &PeerShard) -> bool) -> bool {
         if !self.own().is_zero() {
             return false;
         }
@@ -378,16 +410,17 @@ impl Counter {
             Side::None => true,
             Side::Plain(plain) => plain.value.is_zero(),
             Side::Full(full) => {
-                full.record.as_ref().is_none_or(|record| record.value.is_zero())
-                    && full.peers.iter().all(|peer| peer.is_zero_in(full.record()))
+                let is_counted = |shard: &PeerShard| {
+                    full.record()
+                        .is_none_or(|record| record.is_counted(&shard.as_published(record.generation)))
+                };
+                full.record().is_none_or(|record| record.value.is_zero())
+                    && full
+                        .peers
+                        .iter()
+                        .all(|shard| (shard.is_zero() || !is_counted(shard)) && is_as_it_should(full, shard))
             }
         }
-    }
-
-    /// Whether users should not see it: it was deleted, and nobody has counted since.
-    pub(crate) fn is_deleted(&self) -> bool {
-        self.full().is_some_and(|full| full.record().is_some_and(|record| record.is_deletion))
-            && self.is_zero()
     }
 
     /// Whether nobody here holds on to it: a zero may go.
@@ -399,6 +432,10 @@ impl Counter {
 impl Full {
     pub(crate) fn record(&self) -> Option<&Record> {
         self.record.as_deref()
+    }
+
+    fn record_generation(&self) -> Generation {
+        self.record().map_or(Generation::ZERO, |record| record.generation)
     }
 
     pub(crate) fn generation(&self) -> Generation {

@@ -13,7 +13,7 @@
 
 use crate::clients::Wake;
 use crate::counter::{Counter, Marks, PrecisionId};
-use crate::ids::Generation;
+use crate::ids::{Generation, Seq};
 use crate::precision::{Precision, PrecisionTable, TooManyPrecisions};
 use crate::prediction::Track;
 use crate::shard::Horizons;
@@ -54,6 +54,8 @@ pub struct Keyspace {
     author: AtomicU64,
     /// Peers may still hold later states of own shards than we do: what is counted meanwhile is noted apart.
     pub(crate) is_recovering: AtomicBool,
+    /// Every member has applied our stream up to here.
+    acknowledged: RwLock<Seq>,
     /// For the cluster.
     pub(crate) dirty: Listening,
     /// For the log.
@@ -198,6 +200,16 @@ impl Stripe {
     }
 }
 
+/// A value with what is known of its error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounded {
+    pub(crate) value: Value,
+    /// The truth at that moment was no further away than this.
+    pub(crate) bound: Value,
+    /// How long ago that moment was.
+    pub(crate) age: Micros,
+}
+
 /// Why an own shard changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -248,6 +260,7 @@ impl Keyspace {
             generation_time: AtomicU64::new(0),
             author: AtomicU64::new(0),
             is_recovering: AtomicBool::new(false),
+            acknowledged: RwLock::new(Seq::ZERO),
             dirty: Listening::default(),
             unlogged: Listening::default(),
         }
@@ -265,6 +278,15 @@ impl Keyspace {
         let seen = self.generation_time.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
         let seen = seen.expect("the update always has a value");
         Generation { time: wall.max(seen + 1), author: self.author.load(Ordering::Relaxed) }
+    }
+
+    /// Every member has applied our stream up to here.
+    pub(crate) fn acknowledged(&self) -> Seq {
+        *self.acknowledged.read()
+    }
+
+    pub(crate) fn set_acknowledged(&self, seq: Seq) {
+        *self.acknowledged.write() = seq;
     }
 
     /// Takes note of a generation from elsewhere.
@@ -328,6 +350,14 @@ impl Keyspace {
     /// The counter's value, if it exists.
     pub fn total(&self, name: &[u8], now: Micros) -> Option<Value> {
         self.with(name, |counter| counter.total(now, &self.horizons))
+    }
+
+    /// The counter's value as it was at a moment that everything known here reaches to, with a bound on the error.
+    pub(crate) fn bound(&self, name: &[u8], now: Micros) -> Bounded {
+        let as_of = self.horizons.oldest_as_of(now);
+        let known = self.with(name, |counter| counter.bounded(as_of, now, &self.horizons));
+        let (value, bound) = known.unwrap_or_default();
+        Bounded { value, bound, age: now.since(as_of) }
     }
 
     /// Calls `change` with the counter, made if it was missing and `is_creating_allowed`. A counter that was made for a
@@ -464,7 +494,7 @@ impl Keyspace {
     pub fn set(&self, name: &[u8], value: Value, now: Now, room: bool) -> Result<(), ChangeError> {
         let generation = self.next_generation(now);
         self.update(name, now.monotonic, room, |counter| {
-            counter.set(value, generation, false, now.monotonic, &self.horizons);
+            counter.set(value, generation, false, self.acknowledged(), now.monotonic, &self.horizons);
             Ok(())
         })
     }
@@ -477,7 +507,7 @@ impl Keyspace {
         let generation = self.next_generation(now);
         let default = self.default_precision_id();
         let deleted: Result<(), ChangeError> = self.update(name, now.monotonic, false, |counter| {
-            counter.set(Value::ZERO, generation, true, now.monotonic, &self.horizons);
+            counter.set(Value::ZERO, generation, true, self.acknowledged(), now.monotonic, &self.horizons);
             counter.marks.set(Marks::PRECISION_SET, false);
             counter.precision = default;
             Ok(())

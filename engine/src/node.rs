@@ -34,6 +34,10 @@ pub trait Shell: Send + Sync {
     /// Tells the shell that settings have changed, so that it can act on those that are its own (log level,
     /// client limits). An error refuses the change.
     fn settings_changed(&self, settings: &Settings) -> Result<(), String>;
+    /// Something that the operator must look at; the shell bounds the rate.
+    fn warn(&self, _text: &str) {}
+    /// The state has changed in a way that the operator may want to know.
+    fn info(&self, _text: &str) {}
 }
 
 /// Facts about the process that only the shell knows.
@@ -186,6 +190,16 @@ impl Node {
         Arc::clone(&self.settings.read())
     }
 
+    /// Sets how the thread of the cluster is woken when a counter has changed; once.
+    pub fn set_cluster_wake(&self, wake: Wake) {
+        self.keyspace.dirty.set_wake(wake);
+    }
+
+    /// Whether the cluster has something to look at.
+    pub fn is_cluster_dirty(&self) -> bool {
+        self.keyspace.dirty.is_woken()
+    }
+
     /// Replaces settings that are no longer in force.
     pub fn refresh_settings(&self, settings: &mut Arc<Settings>) {
         let current = self.settings.read();
@@ -208,6 +222,12 @@ impl Node {
 
     pub(crate) fn commands(&self) -> &CommandTable {
         &self.commands
+    }
+
+    /// Whether something was heard of every member, directly or through others, within the node timeout.
+    pub fn is_consistent(&self, now: Micros) -> bool {
+        let timeout = Micros::from_millis(self.settings.read().cluster_node_timeout_ms);
+        now.since(self.keyspace.horizons.oldest_as_of(now)) <= timeout
     }
 
     /// Whether a further counter may be made under `maxmemory`.

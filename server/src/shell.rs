@@ -102,6 +102,14 @@ impl Shell for ServerShell {
         }
     }
 
+    fn warn(&self, text: &str) {
+        log::warn!("{text}");
+    }
+
+    fn info(&self, text: &str) {
+        log::info!("{text}");
+    }
+
     fn settings_changed(&self, settings: &Settings) -> Result<(), String> {
         crate::logging::set_level(settings.loglevel);
         Ok(())
