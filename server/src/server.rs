@@ -2,17 +2,18 @@
 //!
 //! Lacks on purpose: whatever a process has only one of (working directory, log, signals, pid file); that is `main`'s.
 
-use crate::bus::{self, Bus, BusOptions, LockedNodesFile, NoCluster};
+use crate::bus::{self, Bus, BusOptions, LockedNodesFile};
 use crate::listener::{self, Listeners};
 use crate::process;
 use crate::shell::{self, Clock, ServerShell};
 use crate::worker::{self, Accepted};
 use engine::cluster::nodes_file::NodesFile;
+use engine::cluster::{Cluster, ClusterConfig};
 use engine::command::SaveOnExit;
 use engine::settings::{BUS_PORT_OFFSET, Settings};
 use engine::{Node, NodeConfig, NodeId};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -60,30 +61,20 @@ impl Server {
         let listeners = Listeners::open(&settings)?;
         let bus_addresses = bus_addresses(&settings)?;
         let bus_listeners = bus::listen(&bus_addresses)?;
-        let (nodes_file, id) =
-            open_nodes_file(dir.as_ref().map(|dir| dir.join(&settings.cluster_config_file)))?;
+        let nodes_path = dir.map(|dir| dir.join(&settings.cluster_config_file));
+        let nodes = open_nodes_file(nodes_path.as_deref())?;
         let (shutdown, asked_to_stop) = mpsc::unbounded_channel();
         let shell = Arc::new(ServerShell::new(config_file, io_threads, shutdown));
         let clock = Clock::new();
-        let secret = settings.cluster_secret.clone();
         let node = Arc::new(Node::new(NodeConfig {
-            id,
+            id: nodes.id,
             run_id: process::random()?,
             hash_seed: u64::from_le_bytes(process::random()?),
             settings,
             now: clock.now(),
             shell: shell.clone(),
         }));
-        let protected = Arc::clone(&node);
-        let bus_options = BusOptions {
-            secret,
-            is_protected: Box::new(move || protected.settings().protected_mode),
-            sources: bus_addresses.iter().map(SocketAddr::ip).collect(),
-            clock,
-            nodes_file,
-            handshake_limit: bus::HANDSHAKE_LIMIT,
-        };
-        let bus = bus::start(NoCluster::new(id), bus_listeners, bus_options)?;
+        let bus = start_bus(&node, clock, &bus_addresses, bus_listeners, nodes)?;
         shell.set_bus(bus.handle.clone());
         let is_stopping = Arc::new(AtomicBool::new(false));
         let (workers, threads) = start_workers(io_threads, &node, &shell, clock, &is_stopping)?;
@@ -137,23 +128,62 @@ fn bus_addresses(settings: &Settings) -> Result<Vec<SocketAddr>, String> {
     }
 }
 
-/// Takes the nodes file and the id in it. Without a file, the id is a new one.
-fn open_nodes_file(path: Option<PathBuf>) -> Result<(Option<LockedNodesFile>, NodeId), String> {
-    let (file, bytes) = match &path {
-        None => (None, None),
-        Some(path) => {
-            let (file, bytes) = LockedNodesFile::open(path)?;
-            (Some(file), bytes)
-        }
+/// The nodes file at the start.
+struct NodesAtStart {
+    /// With its lock.
+    file: Option<LockedNodesFile>,
+    /// What is in it.
+    bytes: Option<Vec<u8>>,
+    /// The id in it, or a new one.
+    id: NodeId,
+}
+
+/// Takes the nodes file and the id in it.
+fn open_nodes_file(path: Option<&Path>) -> Result<NodesAtStart, String> {
+    let Some(path) = path else {
+        return Ok(NodesAtStart { file: None, bytes: None, id: NodeId(process::random()?) });
     };
-    let id = match (&bytes, &path) {
-        (Some(bytes), Some(path)) => {
+    let (file, bytes) = LockedNodesFile::open(path)?;
+    let id = match &bytes {
+        None => NodeId(process::random()?),
+        Some(bytes) => {
             let parsed = NodesFile::parse(bytes);
             parsed.map_err(|error| format!("the nodes file {}: {error}", path.display()))?.myself.line.id
         }
-        _ => NodeId(process::random()?),
     };
-    Ok((file, id))
+    Ok(NodesAtStart { file: Some(file), bytes, id })
+}
+
+/// Makes the cluster side of the node and starts its thread.
+fn start_bus(
+    node: &Arc<Node>,
+    clock: Clock,
+    addresses: &[SocketAddr],
+    listeners: Vec<std::net::TcpListener>,
+    nodes: NodesAtStart,
+) -> Result<Bus, String> {
+    let now = clock.now();
+    let config = ClusterConfig {
+        seed: u64::from_le_bytes(process::random()?),
+        nodes_file: nodes.bytes,
+        incarnation: u32::try_from(now.unix.secs()).unwrap_or(u32::MAX),
+        ..ClusterConfig::default()
+    };
+    let cluster =
+        Cluster::new(Arc::clone(node), config, now).map_err(|error| format!("the nodes file: {error}"))?;
+    let protected = Arc::clone(node);
+    let options = BusOptions {
+        secret: node.settings().cluster_secret.clone(),
+        is_protected: Box::new(move || protected.settings().protected_mode),
+        sources: addresses.iter().map(SocketAddr::ip).collect(),
+        clock,
+        nodes_file: nodes.file,
+        handshake_limit: bus::HANDSHAKE_LIMIT,
+    };
+    let bus = bus::start(cluster, listeners, options)?;
+    let handle = bus.handle.clone();
+    node.set_cluster_wake(Box::new(move || handle.wake()));
+    Ok(bus)
 }
 
 /// One thread per core, or as many as configured.

@@ -18,7 +18,6 @@
 
 mod handshake;
 mod link;
-mod no_cluster;
 mod nodes_file;
 mod refusal;
 mod strangers;
@@ -26,13 +25,12 @@ mod strangers;
 mod tests;
 mod wire;
 
-pub(crate) use no_cluster::NoCluster;
 pub(crate) use nodes_file::LockedNodesFile;
 
 use crate::shell::Clock;
 use atomic_waker::AtomicWaker;
 use engine::TaskResult;
-use engine::cluster::{ClusterRequest, Effect, Input, LinkId};
+use engine::cluster::{Cluster, ClusterRequest, Effect, Input, LinkId};
 use engine::settings::{BUS_PORT_OFFSET, Secret};
 use engine::time::{Micros, Now};
 use handshake::{HandshakeError, Psk, VERSION};
@@ -91,6 +89,28 @@ pub(crate) trait Door {
     fn deadline(&self) -> Micros;
     /// An operator wants something.
     fn request(&mut self, request: ClusterRequest, now: Now) -> TaskResult;
+}
+
+impl Door for Cluster {
+    fn new_link(&mut self) -> LinkId {
+        Cluster::new_link(self)
+    }
+
+    fn handle(&mut self, input: Input<'_>, now: Now) {
+        Cluster::handle(self, input, now);
+    }
+
+    fn pop_effect(&mut self) -> Option<Effect> {
+        Cluster::pop_effect(self)
+    }
+
+    fn deadline(&self) -> Micros {
+        Cluster::deadline(self)
+    }
+
+    fn request(&mut self, request: ClusterRequest, now: Now) -> TaskResult {
+        Cluster::request(self, request, now)
+    }
 }
 
 /// What the bus needs to know at the start.
