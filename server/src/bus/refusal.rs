@@ -142,7 +142,7 @@ impl Refusals {
     pub(super) fn note(&self, peer: SocketAddr, refusal: Refusal, now: Micros) {
         let count = self.counts.0[refusal.kind()].fetch_add(1, Ordering::Relaxed) + 1;
         if self.may_tell(refusal, now) {
-            log::warn!("cluster bus: refused {peer}: it {refusal} (number {count} of this kind)");
+            log::warn!("cluster bus: no link with {peer}: it {refusal} (number {count} of this kind)");
         }
     }
 
