@@ -204,6 +204,15 @@ impl Counter {
         }
     }
 
+    /// What the highest SET known set; zero before any.
+    pub(crate) fn set_value(&self) -> Value {
+        match &self.side {
+            Side::None => Value::ZERO,
+            Side::Plain(plain) => plain.value,
+            Side::Full(full) => full.record.as_ref().map_or(Value::ZERO, |record| record.value),
+        }
+    }
+
     /// The own shard as the rules of SET see it.
     pub(crate) fn stated(&self) -> Stated {
         let (generation, seq) = match &self.side {

@@ -58,13 +58,16 @@ fn complain(text: &str) -> ExitCode {
 
 /// Sets the process up and runs the server to its end.
 fn run_server(startup: Startup) -> Result<(), String> {
-    let settings = startup.settings;
+    let mut settings = startup.settings;
     if settings.daemonize && process::go_to_background()? {
         return Ok(());
     }
     let dir = settings.dir.clone();
     let config_file = startup.config_file.map(|path| std::path::absolute(&path).unwrap_or(path));
     std::env::set_current_dir(&dir).map_err(|error| format!("can't change to 'dir {dir}': {error}"))?;
+    if let Ok(path) = std::env::current_dir() {
+        settings.dir = path.display().to_string();
+    }
     start_logging(settings.loglevel, &settings);
     match &config_file {
         Some(path) => log::info!("configuration file: {}", path.display()),
@@ -83,7 +86,8 @@ fn run_server(startup: Startup) -> Result<(), String> {
 /// Serves until a signal or SHUTDOWN ends it.
 async fn serve(settings: Settings, config_file: Option<PathBuf>) -> Result<(), String> {
     let (port, supervised) = (settings.port, settings.supervised);
-    let server = Server::start(ServerOptions { settings, config_file, dir: Some(PathBuf::from(".")) })?;
+    let dir = Some(PathBuf::from(&settings.dir));
+    let server = Server::start(ServerOptions { settings, config_file, dir })?;
     log::info!("The server is now ready to accept connections on port {port}");
     process::notify_supervisor(supervised, "READY=1");
     server.run(signalled()).await;

@@ -64,7 +64,7 @@ impl Server {
         let nodes_path = dir.map(|dir| dir.join(&settings.cluster_config_file));
         let nodes = open_nodes_file(nodes_path.as_deref())?;
         let (shutdown, asked_to_stop) = mpsc::unbounded_channel();
-        let shell = Arc::new(ServerShell::new(config_file, io_threads, shutdown));
+        let shell = Arc::new(ServerShell::new(config_file, io_threads, shutdown, settings.dir.clone()));
         let clock = Clock::new();
         let node = Arc::new(Node::new(NodeConfig {
             id: nodes.id,
@@ -201,7 +201,7 @@ fn start_workers(
         let (node, shell, is_stopping) = (node.clone(), shell.clone(), is_stopping.clone());
         let thread = std::thread::Builder::new()
             .name(format!("io-{number}"))
-            .spawn(move || worker::run(node, shell, clock, is_stopping, receiver))
+            .spawn(move || worker::run(number, node, shell, clock, is_stopping, receiver))
             .map_err(|error| format!("can't start an I/O thread: {error}"))?;
         workers.push(sender);
         threads.push(thread);

@@ -19,6 +19,7 @@ mod wire;
 
 mod heartbeat;
 mod hello;
+pub mod inspect;
 mod link;
 mod names;
 mod publish;

@@ -4,12 +4,17 @@ mod client;
 mod client_list;
 pub(crate) mod cluster;
 mod command;
+mod config;
 mod connection;
 mod counters;
+mod debug;
 #[cfg(test)]
 mod harness;
+mod info;
+mod latency;
 mod names;
 mod pubsub;
+mod server;
 
 use crate::command::CommandSpec;
 
@@ -22,6 +27,11 @@ const TABLES: &[&[CommandSpec]] = &[
     client::COMMANDS,
     command::COMMANDS,
     cluster::COMMANDS,
+    server::COMMANDS,
+    config::COMMANDS,
+    info::COMMANDS,
+    latency::COMMANDS,
+    debug::COMMANDS,
 ];
 
 /// Every command; its position is its number.
