@@ -360,6 +360,21 @@ def seven_nodes_in_trouble_lose_and_double_nothing(stage, options):
     return f"{each * len(nodes)} increments, exact on all nodes {took:.2f} s after the last disturbance"
 
 
+def what_a_node_has_recovered_reaches_those_that_recover_later(stage, _options):
+    first, second, third = stage.cluster(3)
+    expected = {f"kept:{n}": 7 + n for n in range(40)}
+    for name, by in expected.items():
+        first.call("INCRBY", name, by)
+    await_totals([first, second, third], expected)
+    for node in (first, second, third):
+        time.sleep(1.0)
+        node.kill()
+        node.forget_counters()
+        node.start()
+        await_totals([first, second, third], expected)
+    return "each of three nodes has lost its counters once, and none is missing"
+
+
 def of_two_concurrent_sets_one_wins_everywhere(stage, _options):
     nodes = stage.cluster(3)
     names = [f"set:{n}" for n in range(50)]
@@ -573,6 +588,7 @@ def across_a_partial_partition_counts_are_seen_through_the_third_node(stage, _op
 
 CLAIMS = [
     seven_nodes_in_trouble_lose_and_double_nothing,
+    what_a_node_has_recovered_reaches_those_that_recover_later,
     of_two_concurrent_sets_one_wins_everywhere,
     a_dead_node_is_frozen_and_forgotten_without_loss,
     a_cut_in_one_direction_heals_to_exact_totals,

@@ -1,7 +1,7 @@
 //! Why the bus refuses a peer; counted by kind, and told in the log at a bounded rate.
 
 use engine::time::Micros;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -124,6 +124,8 @@ impl RefusalCounts {
 pub(super) struct Refusals {
     counts: Arc<RefusalCounts>,
     told: RefCell<[Told; KINDS]>,
+    /// Who was the last to hang up.
+    hung_up: Cell<Option<SocketAddr>>,
 }
 
 /// Lines in the log about one kind.
@@ -135,12 +137,17 @@ struct Told {
 
 impl Refusals {
     pub(super) fn new(counts: Arc<RefusalCounts>) -> Refusals {
-        Refusals { counts, told: RefCell::default() }
+        Refusals { counts, told: RefCell::default(), hung_up: Cell::new(None) }
     }
 
     /// Counts a refusal and tells the operator, unless enough has been said of its kind.
+    ///
+    /// A peer that hangs up once may just have ended; one that has something against us does it again.
     pub(super) fn note(&self, peer: SocketAddr, refusal: Refusal, now: Micros) {
         let count = self.counts.0[refusal.kind()].fetch_add(1, Ordering::Relaxed) + 1;
+        if refusal == Refusal::HungUp && self.hung_up.replace(Some(peer)) != Some(peer) {
+            return log::debug!("cluster bus: no link with {peer}: it {refusal}");
+        }
         if self.may_tell(refusal, now) {
             log::warn!("cluster bus: no link with {peer}: it {refusal} (number {count} of this kind)");
         }
