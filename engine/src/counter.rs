@@ -102,6 +102,8 @@ enum Side {
 struct Plain {
     generation: Generation,
     value: Value,
+    /// What SETs have subtracted from the own shard, all of them together: nobody else can have observed a part of it.
+    subtracted: i128,
 }
 
 /// What a counter needs that other nodes know of, or that somebody watches.
@@ -180,6 +182,9 @@ impl Counter {
             if let Side::Plain(plain) = &self.side {
                 full.generation = plain.generation;
                 full.is_restated = true;
+                if plain.subtracted != 0 {
+                    full.subtracted.note(Generation::ZERO, plain.subtracted);
+                }
                 full.record = Some(Box::new(Record {
                     generation: plain.generation,
                     value: plain.value,
@@ -279,33 +284,31 @@ impl Counter {
         Ok(total)
     }
 
-    /// Makes the counter read `value`: a new generation of which this node is the author.
+    /// Makes the counter read `value`: a new generation of which this node is the author. `is_shared`: there are members
+    /// who must be told.
     pub(crate) fn set(
         &mut self,
         value: Value,
         generation: Generation,
         is_deletion: bool,
+        is_shared: bool,
         acknowledged: Seq,
         now: Micros,
         horizons: &Horizons,
     ) {
-        let is_told = self.full().is_some_and(|full| full.seq != Seq::ZERO || !full.peers.is_empty());
-        if !is_told {
-            // Nobody else knows of the own shard, so there is nothing to observe or to restate.
+        self.note_decimals(value);
+        if !matches!(self.side, Side::Full(_)) && !is_shared {
+            let own = self.own().units();
             self.put_own(Value::ZERO);
             match &mut self.side {
-                Side::Full(full) => {
-                    full.generation = generation;
-                    let record = Record { generation, value, is_deletion, observed: Vec::new() };
-                    full.record = Some(Box::new(record));
-                    full.record_seq = Seq::ZERO;
-                    full.is_restated = true;
-                    full.track = None;
-                    full.since_start = full.since_start.take().map(|_| Box::new(0));
+                Side::Plain(plain) => {
+                    (plain.generation, plain.value) = (generation, value);
+                    plain.subtracted += own;
                 }
-                Side::None | Side::Plain(_) => self.side = Side::Plain(Box::new(Plain { generation, value })),
+                Side::None | Side::Full(_) => {
+                    self.side = Side::Plain(Box::new(Plain { generation, value, subtracted: own }));
+                }
             }
-            self.note_decimals(value);
             return;
         }
         let own = self.stated();
@@ -317,7 +320,6 @@ impl Counter {
         full.since_start = full.since_start.take().map(|_| Box::new(0));
         self.learn(record, acknowledged);
         self.make_full().is_restated = true;
-        self.note_decimals(value);
     }
 
     /// Takes over a higher generation and restates the own shard relative to it. False if it is not higher. Every member has
@@ -335,6 +337,9 @@ impl Counter {
         let is_counted = full.seq != Seq::ZERO || own != 0 || !full.subtracted.is_empty();
         if is_counted {
             full.subtracted.note(full.generation, amount);
+        }
+        if full.seq == Seq::ZERO {
+            full.subtracted.collapse();
         }
         let older = full.record.as_ref().map_or(Generation::ZERO, |record| record.generation);
         full.peers.iter_mut().for_each(|peer| peer.note_new_record(older, record.generation));

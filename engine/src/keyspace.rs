@@ -494,7 +494,16 @@ impl Keyspace {
     pub fn set(&self, name: &[u8], value: Value, now: Now, room: bool) -> Result<(), ChangeError> {
         let generation = self.next_generation(now);
         self.update(name, now.monotonic, room, |counter| {
-            counter.set(value, generation, false, self.acknowledged(), now.monotonic, &self.horizons);
+            let is_shared = self.dirty.is_on();
+            counter.set(
+                value,
+                generation,
+                false,
+                is_shared,
+                self.acknowledged(),
+                now.monotonic,
+                &self.horizons,
+            );
             Ok(())
         })
     }
@@ -507,7 +516,16 @@ impl Keyspace {
         let generation = self.next_generation(now);
         let default = self.default_precision_id();
         let deleted: Result<(), ChangeError> = self.update(name, now.monotonic, false, |counter| {
-            counter.set(Value::ZERO, generation, true, self.acknowledged(), now.monotonic, &self.horizons);
+            let is_shared = self.dirty.is_on();
+            counter.set(
+                Value::ZERO,
+                generation,
+                true,
+                is_shared,
+                self.acknowledged(),
+                now.monotonic,
+                &self.horizons,
+            );
             counter.marks.set(Marks::PRECISION_SET, false);
             counter.precision = default;
             Ok(())

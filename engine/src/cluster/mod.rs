@@ -34,7 +34,7 @@ use crate::cluster::nodes_file::NodesFile;
 use crate::cluster::publish::Publisher;
 use crate::cluster::stream::Stream;
 use crate::cluster::view::Traffic;
-use crate::ids::{MemberIndex, NodeId, Seq};
+use crate::ids::{Generation, MemberIndex, NodeId, Seq};
 use crate::node::{Node, TaskResult};
 use crate::prediction::Pace;
 use crate::time::{Micros, Now};
@@ -273,6 +273,7 @@ impl Cluster {
         };
         cluster.node.set_id(cluster.members.own().id);
         cluster.node.keyspace.set_author(cluster.members.own().id.author());
+        cluster.note_epoch();
         let known: Vec<MemberIndex> = cluster.members.peers().map(|(index, _)| index).collect();
         for &member in &known {
             cluster.add_peer(member);
@@ -532,9 +533,15 @@ impl Cluster {
         TaskResult::Ok
     }
 
+    /// The clock of generations never falls behind the epoch, so that the next one is higher.
+    fn note_epoch(&self) {
+        self.node.keyspace.note_generation(Generation { time: self.epoch.clock, author: 0 });
+    }
+
     /// Everything that was counted in an older epoch is void.
     fn adopt_epoch(&mut self, epoch: ResetEpoch) {
         self.epoch = epoch;
+        self.note_epoch();
         self.node.flush();
         self.publisher.clear();
         self.peers.values_mut().for_each(|peer| peer.copy_floor.clear());
