@@ -260,7 +260,7 @@ def await_totals(nodes, expected, limit=SETTLE_LIMIT):
 
     def what():
         found = differences()
-        return f"every node reads the exact totals; {len(found)} differ:\n  " + "\n  ".join(found[:20])
+        return f"every node reads the exact totals; {len(found)} differ:\n  " + "\n  ".join(found[:5])
 
     return wait_until(lambda: not differences(), limit, what, interval=0.05)
 
