@@ -18,6 +18,7 @@ pub mod view;
 mod wire;
 
 mod heartbeat;
+mod heir;
 mod hello;
 pub mod inspect;
 mod link;
@@ -185,6 +186,8 @@ struct Peer {
     copy_floor: BTreeMap<MemberIndex, Seq>,
     /// In its last digest, what it has of others.
     holds: BTreeMap<MemberIndex, Seq>,
+    /// In its last digest, whom it knows to be removed.
+    has_buried: BTreeSet<MemberIndex>,
     carried: link::Carried,
 }
 
@@ -214,6 +217,8 @@ pub struct Cluster {
     next_heartbeat: Micros,
     next_housekeeping: Micros,
     saved_revision: u64,
+    /// Whose shards are being taken over, or looked for before they are forgotten.
+    estate: Option<heir::Estate>,
     traffic: Traffic,
     timeout: Micros,
     now: Now,
@@ -268,6 +273,7 @@ impl Cluster {
             next_heartbeat: now.monotonic,
             next_housekeeping: now.monotonic,
             saved_revision: u64::MAX,
+            estate: None,
             traffic: Traffic::default(),
             now,
         };
@@ -458,6 +464,7 @@ impl Cluster {
         }
         self.trim_streams();
         self.collect_zeros();
+        self.take_over();
         if self.members.revision() != self.saved_revision {
             self.save_nodes();
         }
