@@ -66,7 +66,7 @@ pub fn run(program: &dyn Program, plan: &Plan, trace: Trace) -> Report {
         plan,
         world: World::new(program, plan, trace),
         oracle: Oracle::new(),
-        clients: Clients::new(plan, program.abilities().has_bound),
+        clients: Clients::new(plan),
     };
     let mut run = Run { stage, faults: Faults::new(plan) };
     run.trouble();
