@@ -269,6 +269,7 @@ impl Run<'_> {
                     .push(format!("n{host}: {what} grew from {} to {size} in quiet times", before.2));
             }
         }
+        self.sweep();
         if let Err(wrong) = self.verdict() {
             self.stage.oracle.violations.push(format!("it was settled, and then: {wrong}"));
         }
