@@ -90,7 +90,7 @@ impl Cluster {
         let rings = self.peers.values().map(|peer| peer.stream.len()).sum::<usize>();
         vec![
             ("counters", self.node.keyspace.len()),
-            ("links", self.links.len()),
+            ("links", self.links.values().filter(|link| link.member().is_some()).count()),
             ("peers", self.peers.len()),
             ("own stream", self.publisher.stream.len()),
             ("other streams", rings),

@@ -35,7 +35,7 @@ impl Oracle {
             for &author in
                 self.unsettled.iter().filter(|&known| *known == id || !self.forgotten.contains(known))
             {
-                ledger.note_loss(author, &survivors);
+                ledger.note_loss(author, &survivors, author == id);
             }
             let highest = survivors.iter().map(|survivor| ledger.effective(survivor.state.generation)).max();
             for (&generation, set) in &mut ledger.sets {
@@ -52,13 +52,14 @@ impl Oracle {
         for (_, ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
             if let Some(author) = ledger.authors.get_mut(&id) {
                 author.is_recovering = true;
+                author.at_crash = Some(author.counted);
             }
         }
     }
 }
 
 impl Ledger {
-    fn note_loss(&mut self, id: NodeId, survivors: &[Survivor]) {
+    fn note_loss(&mut self, id: NodeId, survivors: &[Survivor], is_crash: bool) {
         let best = survivors.iter().filter_map(|survivor| survivor.shard(id)).max_by_key(|shard| shard.seq);
         let kept = best.map_or(Range::ZERO, |shard| self.plain(id, shard));
         let Some(author) = self.authors.get_mut(&id) else { return };
@@ -66,6 +67,9 @@ impl Ledger {
         let possible = author.since(kept) + author.spread;
         let all = possible.hull(kept);
         author.is_recovering = true;
+        if is_crash {
+            author.at_crash = Some(author.counted);
+        }
         author.spread = Range { low: all.low - author.counted, high: all.high - author.counted };
     }
 }

@@ -2,7 +2,7 @@
 
 use super::ledger::Ledger;
 use super::{CounterId, Oracle, Place, Range};
-use crate::process::{CounterState, Seq, ShardState};
+use crate::process::{CounterState, Generation, Seq, ShardState};
 use engine::NodeId;
 use engine::value::Value;
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ impl Oracle {
                 set.value
             ));
         }
-        let counted = |id: NodeId| counted_in_the_end(ledger, id, findings);
+        let counted = |id: NodeId| counted_in_the_end(ledger, generation, id, findings);
         let expected = ledger.expected(generation, counted);
         if !expected.contains(first.value.units()) {
             let account = self.account(first.place.epoch, counter);
@@ -106,9 +106,9 @@ impl Oracle {
 }
 
 /// An author's plain sum. After a crash: what itself, or whoever has a copy, states, if that is possible.
-fn counted_in_the_end(ledger: &Ledger, id: NodeId, findings: &[Finding]) -> Range {
+fn counted_in_the_end(ledger: &Ledger, generation: Generation, id: NodeId, findings: &[Finding]) -> Range {
     let Some(author) = ledger.authors.get(&id) else { return Range::ZERO };
-    let possible = author.now();
+    let possible = author.in_the_end(ledger.offset(id, generation));
     if possible.is_exact() {
         return possible;
     }

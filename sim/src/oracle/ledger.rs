@@ -28,6 +28,8 @@ pub(crate) struct Author {
     pub(crate) history: Vec<(Micros, i128)>,
     /// What crashes may have changed: the truth is `counted` plus something in this range.
     pub(crate) spread: Range,
+    /// `counted` at its last crash.
+    pub(crate) at_crash: Option<i128>,
     /// It has crashed and may not have all its counts back: its own shard is not looked at.
     pub(crate) is_recovering: bool,
     /// What it has taken over from forgotten members, as far as the judge saw its shard move.
@@ -40,6 +42,15 @@ impl Author {
     /// The truth now.
     pub(crate) fn now(&self) -> Range {
         Range::exactly(self.counted) + self.spread
+    }
+
+    /// The truth in the end, given what the SET in force had seen. That was an estimate. If the node has died meanwhile, what it
+    /// really had counted by then may be known to nobody, and the estimate is what is left of it.
+    pub(crate) fn in_the_end(&self, seen: Range) -> Range {
+        match self.at_crash {
+            None => self.now(),
+            Some(at_crash) => self.now().hull(seen + Range::exactly(self.counted - at_crash)),
+        }
     }
 
     /// Everything that was the truth at some moment from `from` to `to`.
