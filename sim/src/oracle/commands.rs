@@ -102,7 +102,7 @@ impl Oracle {
         let Around { read_before, before, after } = around;
         if read_before.is_some_and(|read| read != value) {
             if value.is_zero() && after.own.is_none() && before.peers.is_empty() {
-                self.deleted_alone(place, counter, before);
+                self.deleted_alone(place, counter);
             } else {
                 let text = format!("SET {value} made no generation though the counter read another value");
                 self.complain(place, counter, text);
@@ -111,16 +111,13 @@ impl Oracle {
         self.look(place, counter, after);
     }
 
-    /// The node has forgotten a counter of its own. To the judge that is a SET that nobody else will ever hear of.
-    fn deleted_alone(&mut self, place: Place, counter: CounterId, before: &CounterState) {
+    /// A node that has never met anybody has deleted a counter: as far as anybody will ever know, it never counted there.
+    fn deleted_alone(&mut self, place: Place, counter: CounterId) {
         let ledger = self.ledger(place, counter);
-        let previous = ledger.effective(before.generation);
-        let seen = BTreeMap::from([(place.id, ledger.plain_own(place.id, before))]);
-        let (clock, author) = previous.unwrap_or_default();
-        let made = (clock, author + 1);
-        let record = SetRecord { value: Value::ZERO, seen, previous, at: place.now, is_maybe_lost: true };
-        ledger.sets.insert(made, record);
-        ledger.floor = Some(made);
+        let author = ledger.author(place.id);
+        author.counted = 0;
+        author.history.clear();
+        ledger.sets.retain(|made, _| !place.id.has_signed(made.1));
         self.view(place, counter).generation = None;
     }
 }
