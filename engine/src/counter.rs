@@ -14,6 +14,7 @@ use crate::generation::{Record, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
 use crate::shard::{Horizons, Merged, PeerShard};
+use crate::takeover::{Inheritance, Inherited};
 use crate::time::Micros;
 use crate::value::{Total, Value, ValueError};
 use smallvec::SmallVec;
@@ -102,6 +103,8 @@ enum Side {
 struct Plain {
     generation: Generation,
     value: Value,
+    /// What SETs have subtracted from the own shard, all of them together: nobody else can have observed a part of it.
+    subtracted: i128,
 }
 
 /// What a counter needs that other nodes know of, or that somebody watches.
@@ -118,6 +121,8 @@ pub(crate) struct Full {
     /// The publication that first carried the record.
     pub(crate) record_seq: Seq,
     subtracted: Subtractions,
+    /// Shards of departed members within the own one.
+    inheritance: Inheritance,
     /// While the own shard moves.
     pub(crate) track: Option<Box<Track>>,
     /// The own shard was restated, or is the seat of a new SET, and that is not published yet.
@@ -180,6 +185,9 @@ impl Counter {
             if let Side::Plain(plain) = &self.side {
                 full.generation = plain.generation;
                 full.is_restated = true;
+                if plain.subtracted != 0 {
+                    full.subtracted.note(Generation::ZERO, plain.subtracted);
+                }
                 full.record = Some(Box::new(Record {
                     generation: plain.generation,
                     value: plain.value,
@@ -201,6 +209,15 @@ impl Counter {
             Side::None => Generation::ZERO,
             Side::Plain(plain) => plain.generation,
             Side::Full(full) => full.record.as_ref().map_or(Generation::ZERO, |record| record.generation),
+        }
+    }
+
+    /// What the highest SET known set; zero before any.
+    pub(crate) fn set_value(&self) -> Value {
+        match &self.side {
+            Side::None => Value::ZERO,
+            Side::Plain(plain) => plain.value,
+            Side::Full(full) => full.record.as_ref().map_or(Value::ZERO, |record| record.value),
         }
     }
 
@@ -270,33 +287,31 @@ impl Counter {
         Ok(total)
     }
 
-    /// Makes the counter read `value`: a new generation of which this node is the author.
+    /// Makes the counter read `value`: a new generation of which this node is the author. `is_shared`: there are members
+    /// who must be told.
     pub(crate) fn set(
         &mut self,
         value: Value,
         generation: Generation,
         is_deletion: bool,
+        is_shared: bool,
         acknowledged: Seq,
         now: Micros,
         horizons: &Horizons,
     ) {
-        let is_told = self.full().is_some_and(|full| full.seq != Seq::ZERO || !full.peers.is_empty());
-        if !is_told {
-            // Nobody else knows of the own shard, so there is nothing to observe or to restate.
+        self.note_decimals(value);
+        if !matches!(self.side, Side::Full(_)) && !is_shared {
+            let own = self.own().units();
             self.put_own(Value::ZERO);
             match &mut self.side {
-                Side::Full(full) => {
-                    full.generation = generation;
-                    let record = Record { generation, value, is_deletion, observed: Vec::new() };
-                    full.record = Some(Box::new(record));
-                    full.record_seq = Seq::ZERO;
-                    full.is_restated = true;
-                    full.track = None;
-                    full.since_start = full.since_start.take().map(|_| Box::new(0));
+                Side::Plain(plain) => {
+                    (plain.generation, plain.value) = (generation, value);
+                    plain.subtracted += own;
                 }
-                Side::None | Side::Plain(_) => self.side = Side::Plain(Box::new(Plain { generation, value })),
+                Side::None | Side::Full(_) => {
+                    self.side = Side::Plain(Box::new(Plain { generation, value, subtracted: own }));
+                }
             }
-            self.note_decimals(value);
             return;
         }
         let own = self.stated();
@@ -308,7 +323,6 @@ impl Counter {
         full.since_start = full.since_start.take().map(|_| Box::new(0));
         self.learn(record, acknowledged);
         self.make_full().is_restated = true;
-        self.note_decimals(value);
     }
 
     /// Takes over a higher generation and restates the own shard relative to it. False if it is not higher. Every member has
@@ -319,13 +333,17 @@ impl Counter {
         }
         let own = self.own().units();
         let full = self.make_full();
-        let amount = full.subtracted.amount_for(record.observed_of(MemberIndex::SELF));
+        let inherited = full.inheritance.restate(&record);
+        let amount = full.subtracted.amount_for(record.observed_of(MemberIndex::SELF)) - inherited;
         if full.record_seq != Seq::ZERO && full.record_seq <= acknowledged {
             full.subtracted.forget_before(full.generation);
         }
         let is_counted = full.seq != Seq::ZERO || own != 0 || !full.subtracted.is_empty();
         if is_counted {
             full.subtracted.note(full.generation, amount);
+        }
+        if full.seq == Seq::ZERO {
+            full.subtracted.collapse();
         }
         let older = full.record.as_ref().map_or(Generation::ZERO, |record| record.generation);
         full.peers.iter_mut().for_each(|peer| peer.note_new_record(older, record.generation));
@@ -335,6 +353,22 @@ impl Counter {
         full.is_restated = is_counted;
         full.track = None;
         self.put_own(Value::saturating_from_units(own - amount));
+        true
+    }
+
+    /// Makes a departed member's shard a part of the own one. True if there was one.
+    pub(crate) fn inherit(&mut self, departed: MemberIndex) -> bool {
+        let own = self.own().units();
+        let Some(full) = self.full_mut() else { return false };
+        let Some(shard) = full.take_peer(departed) else { return false };
+        let generation = full.record_generation();
+        let stated = shard.as_published(generation);
+        let counts = full.record().map_or(stated.value.units(), |record| record.counts(&stated));
+        full.inheritance.add(Inherited { departed: stated, counts, told: Seq::ZERO });
+        full.track = None;
+        full.is_restated = true;
+        self.put_own(Value::saturating_from_units(own + counts));
+        self.widen_decimals(shard.decimals());
         true
     }
 
@@ -473,8 +507,19 @@ impl Full {
             .chain(peers)
     }
 
-    /// See `Counter::merge`.
+    pub(crate) fn inheritance(&self) -> &Inheritance {
+        &self.inheritance
+    }
+
+    pub(crate) fn inheritance_mut(&mut self) -> &mut Inheritance {
+        &mut self.inheritance
+    }
+
+    /// See `Counter::merge`. What the shard's owner has taken over is dropped in the same step.
     fn merge(&mut self, shard: PeerShard, generation: Generation, record: Generation, now: Micros) -> Merged {
+        for taken in shard.taken_over() {
+            self.peers.retain(|peer| peer.member() != taken.member || peer.seq() > taken.seq);
+        }
         match self.peers.iter_mut().find(|peer| peer.member() == shard.member()) {
             Some(known) => known.merge(shard, generation, record, now),
             None => {

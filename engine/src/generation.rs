@@ -125,6 +125,15 @@ impl Subtractions {
         self.0.retain(|(left, _)| *left >= known);
     }
 
+    /// Makes one of all: nobody can have observed the shard between two of them.
+    pub(crate) fn collapse(&mut self) {
+        let sum: i128 = self.0.iter().map(|(_, amount)| amount).sum();
+        self.0.clear();
+        if sum != 0 {
+            self.note(Generation::ZERO, sum);
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
