@@ -2,20 +2,30 @@
 
 mod support;
 
-use redis::{Commands, ProtocolVersion, PushKind, Value};
+use redis::{Commands, PushKind, Value};
 use std::collections::BTreeSet;
 use std::sync::mpsc::channel;
-use support::{PATIENCE, Server};
+use support::{PATIENCE, Server, eventually};
+
+/// A connection to the server at this port; `before` and `behind` stand there in the URL.
+fn open(before: &str, server: &Server, behind: &str) -> redis::RedisResult<redis::Connection> {
+    redis::Client::open(format!("redis://{before}127.0.0.1:{}/{behind}", server.port))?.get_connection()
+}
+
+/// A connection with the client's defaults.
+fn connect(server: &Server) -> redis::Connection {
+    open("", server, "").unwrap()
+}
 
 /// A connection that speaks RESP3.
 fn connect_resp3(server: &Server) -> redis::Connection {
-    redis::Client::open(server.url("?protocol=resp3")).unwrap().get_connection().unwrap()
+    open("", server, "?protocol=resp3").unwrap()
 }
 
 #[test]
 fn a_client_counts_with_its_defaults() {
-    let server = Server::start(&[]);
-    let mut client = server.connect();
+    let server = Server::start();
+    let mut client = connect(&server);
     assert_eq!(client.incr::<_, _, i64>("page:home", 1), Ok(1));
     assert_eq!(client.incr::<_, _, i64>("page:home", 41), Ok(42));
     assert_eq!(client.decr::<_, _, i64>("page:home", 2), Ok(40));
@@ -29,7 +39,7 @@ fn a_client_counts_with_its_defaults() {
 
 #[test]
 fn a_client_counts_over_resp3() {
-    let server = Server::start(&[]);
+    let server = Server::start();
     let mut client = connect_resp3(&server);
     assert_eq!(client.incr::<_, _, i64>("likes", 3), Ok(3));
     assert_eq!(client.mget::<_, Vec<i64>>(&["likes", "none"]), Ok(vec![3, 0]));
@@ -41,8 +51,8 @@ fn a_client_counts_over_resp3() {
 
 #[test]
 fn sums_of_decimals_reach_a_client_exactly() {
-    let server = Server::start(&[]);
-    let mut client = server.connect();
+    let server = Server::start();
+    let mut client = connect(&server);
     let mut total = String::new();
     for amount in ["0.1", "0.2", "99999999999999999999", "0.00000000000000001"] {
         total = redis::cmd("INCRBYFLOAT").arg(&["sum", amount]).query(&mut client).unwrap();
@@ -52,8 +62,8 @@ fn sums_of_decimals_reach_a_client_exactly() {
 
 #[test]
 fn a_pipeline_is_answered_in_order() {
-    let server = Server::start(&[]);
-    for mut client in [server.connect(), connect_resp3(&server)] {
+    let server = Server::start();
+    for mut client in [connect(&server), connect_resp3(&server)] {
         let mut pipeline = redis::pipe();
         for _ in 0..1_000 {
             pipeline.incr("views", 1);
@@ -66,8 +76,8 @@ fn a_pipeline_is_answered_in_order() {
 
 #[test]
 fn an_error_in_a_pipeline_leaves_the_commands_behind_it() {
-    let server = Server::start(&[]);
-    let mut client = server.connect();
+    let server = Server::start();
+    let mut client = connect(&server);
     let mut pipeline = redis::pipe();
     pipeline.incr("k", 1).cmd("INCRBY").arg("k").arg("many").incr("k", 1);
     let error = pipeline.query::<Vec<i64>>(&mut client).unwrap_err();
@@ -77,8 +87,8 @@ fn an_error_in_a_pipeline_leaves_the_commands_behind_it() {
 
 #[test]
 fn scan_goes_over_every_name_once_nothing_moves() {
-    let server = Server::start(&[]);
-    let mut client = server.connect();
+    let server = Server::start();
+    let mut client = connect(&server);
     let names: BTreeSet<String> = (0..2_000).map(|number| format!("page:{number}")).collect();
     let mut pipeline = redis::pipe();
     names.iter().for_each(|name| drop(pipeline.incr(name, 1)));
@@ -92,8 +102,8 @@ fn scan_goes_over_every_name_once_nothing_moves() {
 
 #[test]
 fn a_subscriber_hears_of_changes() {
-    let server = Server::start(&[]);
-    let (mut client, mut subscriber) = (server.connect(), server.connect());
+    let server = Server::start();
+    let (mut client, mut subscriber) = (connect(&server), connect(&server));
     let mut subscription = subscriber.as_pubsub();
     subscription.set_read_timeout(Some(PATIENCE)).unwrap();
     subscription.subscribe("plays").unwrap();
@@ -105,58 +115,43 @@ fn a_subscriber_hears_of_changes() {
 
 #[test]
 fn a_subscriber_over_resp3_may_count_on_the_same_connection() {
-    let server = Server::start(&[]);
+    let server = Server::start();
     let mut client = connect_resp3(&server);
     let (sender, pushes) = channel();
     client.set_push_sender(sender);
     client.subscribe_resp3("plays").unwrap();
     client.incr::<_, _, i64>("plays", 7).unwrap();
-    let end = std::time::Instant::now() + PATIENCE;
-    let message = loop {
-        assert!(std::time::Instant::now() < end, "no message came");
+    let mut message = None;
+    eventually("a message is pushed", || {
         // What is pushed is read along with a reply.
         redis::cmd("PING").exec(&mut client).unwrap();
-        if let Some(push) = pushes.try_iter().find(|push| push.kind == PushKind::Message) {
-            break push;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    };
-    assert_eq!(message.data, [Value::BulkString(b"plays".to_vec()), Value::BulkString(b"7".to_vec())]);
+        message = pushes.try_iter().find(|push| push.kind == PushKind::Message);
+        message.is_some()
+    });
+    assert_eq!(
+        message.unwrap().data,
+        [Value::BulkString(b"plays".to_vec()), Value::BulkString(b"7".to_vec())]
+    );
 }
 
 #[test]
 fn a_password_is_asked_for_and_taken() {
-    let server = Server::start(&["--requirepass", "open sesame"]);
-    let refused = redis::Client::open(server.url("")).unwrap().get_connection();
-    let error = match refused {
-        Err(error) => error,
-        Ok(mut client) => client.incr::<_, _, i64>("k", 1).unwrap_err(),
-    };
-    assert_eq!(error.code(), Some("NOAUTH"), "{error}");
-    for protocol in [ProtocolVersion::RESP2, ProtocolVersion::RESP3] {
-        let word = if protocol == ProtocolVersion::RESP3 { "resp3" } else { "resp2" };
-        let url = format!("redis://:open%20sesame@127.0.0.1:{}/?protocol={word}", server.port);
-        let mut client = redis::Client::open(url).unwrap().get_connection().unwrap();
-        client.incr::<_, _, i64>("k", 1).unwrap();
+    let server = Server::with(&["--requirepass", "open sesame"]);
+    let refused = open("", &server, "").and_then(|mut client| client.incr::<_, _, i64>("k", 1));
+    assert_eq!(refused.unwrap_err().code(), Some("NOAUTH"));
+    assert!(open(":close@", &server, "").is_err());
+    for (count, behind) in ["", "?protocol=resp3"].into_iter().enumerate() {
+        let mut client = open(":open%20sesame@", &server, behind).unwrap();
+        assert_eq!(client.incr("k", 1), Ok(count + 1));
     }
-    assert_eq!(
-        redis::Client::open(format!("redis://:open%20sesame@127.0.0.1:{}/", server.port))
-            .unwrap()
-            .get_connection()
-            .unwrap()
-            .get::<_, i64>("k"),
-        Ok(2)
-    );
-    let wrong = redis::Client::open(format!("redis://:close@127.0.0.1:{}/", server.port)).unwrap();
-    assert!(wrong.get_connection().is_err());
 }
 
 #[test]
 fn a_unix_socket_serves_beside_the_port() {
-    let server = Server::start(&["--unixsocket", "socket", "--unixsocketperm", "600"]);
-    let path = server.dir().join("socket");
+    let server = Server::with(&["--unixsocket", "socket", "--unixsocketperm", "600"]);
+    let path = server.dir.path().join("socket");
     let mut client =
         redis::Client::open(format!("unix://{}", path.display())).unwrap().get_connection().unwrap();
     assert_eq!(client.incr::<_, _, i64>("k", 5), Ok(5));
-    assert_eq!(server.connect().get::<_, i64>("k"), Ok(5));
+    assert_eq!(connect(&server).get::<_, i64>("k"), Ok(5));
 }
