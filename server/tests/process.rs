@@ -41,6 +41,7 @@ fn a_signal_ends_the_server_once_what_was_received_is_answered() {
         let mut server = Server::start();
         let mut conns: Vec<Conn> = (0..10).map(|_| server.connect()).collect();
         let each = 2_000;
+        conns.iter_mut().for_each(|conn| assert_eq!(conn.run("PING"), "+PONG|"));
         for conn in &mut conns {
             conn.send(b"INCR k\r\n".repeat(each));
         }
