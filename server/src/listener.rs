@@ -130,6 +130,10 @@ fn addresses(settings: &Settings) -> Result<Vec<SocketAddr>, String> {
 fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        // Else `bind 0.0.0.0 ::` would ask for the same IPv4 addresses twice, and be refused.
+        socket2::SockRef::from(&socket).set_only_v6(true)?;
+    }
     socket.bind(address)?;
     socket.listen(backlog)
 }
