@@ -14,6 +14,7 @@ use crate::generation::{Record, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
 use crate::shard::{Horizons, Merged, PeerShard};
+use crate::takeover::{Inheritance, Inherited};
 use crate::time::Micros;
 use crate::value::{Total, Value, ValueError};
 use smallvec::SmallVec;
@@ -120,6 +121,8 @@ pub(crate) struct Full {
     /// The publication that first carried the record.
     pub(crate) record_seq: Seq,
     subtracted: Subtractions,
+    /// Shards of departed members within the own one.
+    inheritance: Inheritance,
     /// While the own shard moves.
     pub(crate) track: Option<Box<Track>>,
     /// The own shard was restated, or is the seat of a new SET, and that is not published yet.
@@ -330,7 +333,8 @@ impl Counter {
         }
         let own = self.own().units();
         let full = self.make_full();
-        let amount = full.subtracted.amount_for(record.observed_of(MemberIndex::SELF));
+        let inherited = full.inheritance.restate(&record);
+        let amount = full.subtracted.amount_for(record.observed_of(MemberIndex::SELF)) - inherited;
         if full.record_seq != Seq::ZERO && full.record_seq <= acknowledged {
             full.subtracted.forget_before(full.generation);
         }
@@ -349,6 +353,22 @@ impl Counter {
         full.is_restated = is_counted;
         full.track = None;
         self.put_own(Value::saturating_from_units(own - amount));
+        true
+    }
+
+    /// Makes a departed member's shard a part of the own one. True if there was one.
+    pub(crate) fn inherit(&mut self, departed: MemberIndex) -> bool {
+        let own = self.own().units();
+        let Some(full) = self.full_mut() else { return false };
+        let Some(shard) = full.take_peer(departed) else { return false };
+        let generation = full.record_generation();
+        let stated = shard.as_published(generation);
+        let counts = full.record().map_or(stated.value.units(), |record| record.counts(&stated));
+        full.inheritance.add(Inherited { departed: stated, counts, told: Seq::ZERO });
+        full.track = None;
+        full.is_restated = true;
+        self.put_own(Value::saturating_from_units(own + counts));
+        self.widen_decimals(shard.decimals());
         true
     }
 
@@ -487,8 +507,19 @@ impl Full {
             .chain(peers)
     }
 
-    /// See `Counter::merge`.
+    pub(crate) fn inheritance(&self) -> &Inheritance {
+        &self.inheritance
+    }
+
+    pub(crate) fn inheritance_mut(&mut self) -> &mut Inheritance {
+        &mut self.inheritance
+    }
+
+    /// See `Counter::merge`. What the shard's owner has taken over is dropped in the same step.
     fn merge(&mut self, shard: PeerShard, generation: Generation, record: Generation, now: Micros) -> Merged {
+        for taken in shard.taken_over() {
+            self.peers.retain(|peer| peer.member() != taken.member || peer.seq() > taken.seq);
+        }
         match self.peers.iter_mut().find(|peer| peer.member() == shard.member()) {
             Some(known) => known.merge(shard, generation, record, now),
             None => {

@@ -217,6 +217,8 @@ pub(crate) enum Cause {
     Command,
     /// A peer has handed back what we had told it in an earlier life.
     Recovery,
+    /// A departed member's shard was made a part of the own one.
+    Takeover,
 }
 
 /// What a counter was before a change.
@@ -407,6 +409,7 @@ impl Keyspace {
     pub(crate) fn update_at<R>(
         &self,
         handle: Handle,
+        cause: Cause,
         now: Micros,
         change: impl FnOnce(&mut Counter) -> R,
     ) -> Option<R> {
@@ -414,7 +417,7 @@ impl Keyspace {
         let counter = stripe.counters.get_mut(handle.index)?;
         let before = Before::of(counter);
         let result = change(counter);
-        self.after_change(&mut stripe, handle, before, Cause::Command, now);
+        self.after_change(&mut stripe, handle, before, cause, now);
         Some(result)
     }
 
@@ -454,12 +457,13 @@ impl Keyspace {
     fn note_own_change(&self, counter: &mut Counter, before: Before, cause: Cause, now: Micros) -> bool {
         let is_restated = counter.generation() != before.generation;
         let (own, is_moved) = (counter.own(), counter.own() != before.own);
-        if !is_restated && !is_moved {
+        if !is_restated && !is_moved && cause != Cause::Takeover {
             return false;
         }
         let full = counter.make_full();
         let has_something_to_say = match cause {
             Cause::Recovery => full.track.is_some() || full.is_restated,
+            Cause::Takeover => true,
             Cause::Command => {
                 if is_moved && !is_restated {
                     if full.track.is_none() {

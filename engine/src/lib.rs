@@ -31,6 +31,7 @@ mod shard;
 mod slab;
 mod stats;
 pub mod store;
+mod takeover;
 pub mod time;
 pub mod value;
 

@@ -3,14 +3,17 @@
 use crate::connection::{Connection, READ_LEN, Stream};
 use crate::shell::{Clock, Moment, ServerShell};
 use engine::clients::Peer;
+use engine::cluster::ClusterRequest;
 use engine::command::Task;
 use engine::time::Now;
 use engine::{Node, TaskResult};
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -33,6 +36,9 @@ pub(crate) struct Worker {
     /// Its number among the I/O threads.
     number: usize,
 }
+
+/// How long the look-up of a host may take.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Largest output buffer that is kept for the next connection.
 const MAX_SPARE_OUTPUT: usize = 256 * 1024;
@@ -94,7 +100,7 @@ impl Worker {
             }
             Task::Sleep(duration) => {
                 self.node.sleep_until(self.now().monotonic + duration);
-                tokio::time::sleep(std::time::Duration::from_micros(duration.0)).await;
+                tokio::time::sleep(Duration::from_micros(duration.0)).await;
                 Some(TaskResult::Ok)
             }
             Task::Shutdown(save) => {
@@ -104,9 +110,26 @@ impl Worker {
             Task::Save | Task::SaveInBackground => Some(TaskResult::Error(
                 "ERR saving is not available: this node keeps counters in memory only".into(),
             )),
-            Task::Cluster(_) | Task::Resolve { .. } => Some(TaskResult::Error("ERR not built yet".into())),
+            Task::Cluster(request) => Some(self.ask_cluster(request).await),
+            Task::Resolve { host, port, bus_port } => Some(match resolve(&host, bus_port).await {
+                Some(bus) => self.ask_cluster(ClusterRequest::Meet { bus, port }).await,
+                None => TaskResult::unresolved(&host, port),
+            }),
         }
     }
+
+    async fn ask_cluster(&self, request: ClusterRequest) -> TaskResult {
+        match self.shell.bus() {
+            Some(bus) => bus.request(request).await,
+            None => TaskResult::Error("ERR the cluster is not up yet, try again".into()),
+        }
+    }
+}
+
+/// The first address of a host. Other connections of the thread go on meanwhile.
+async fn resolve(host: &str, port: u16) -> Option<SocketAddr> {
+    let looked_up = tokio::time::timeout(RESOLVE_LIMIT, tokio::net::lookup_host((host, port)));
+    looked_up.await.ok()?.ok()?.next()
 }
 
 /// Runs an I/O thread until the acceptor hangs up and the last of its connections has ended.

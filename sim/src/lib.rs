@@ -1,8 +1,9 @@
-//! Many nodes in a fake world, and the judge that knows the truth.
+//! The simulator: counters and nodes in a world of virtual time, and the judges that know the truth.
 //!
-//! `plan` says what a seed does; `run` does it: `world` gives time, `net` carries frames, `clients` count, `faults`
-//! break things, and the `oracle` judges. `process` is the door behind which the engine (`real`) runs; `swarm` runs many
-//! seeds. `disk` is a world of its own: a disk that does its worst. `table` judges the prediction alone, without nodes.
+//! Everything here is reproduced by its seed. `plan` says what a seed does; `run` does it: `world` gives time, `net`
+//! carries frames, `clients` count, `faults` break things, and the `oracle` judges. `process` is the door behind which the
+//! engine (`real`) runs; `swarm` runs many seeds. `table` judges the prediction alone, without nodes; `disk` is a disk
+//! that loses what it may.
 
 pub mod clients;
 pub mod clock;

@@ -4,7 +4,7 @@ use crate::clients::{Clients, place_of};
 use crate::faults::{Faults, Stage};
 use crate::oracle::{CounterId, Finding, Oracle};
 use crate::plan::Plan;
-use crate::process::{Program, value_of};
+use crate::process::{Program, Seq, value_of};
 use crate::trace::Trace;
 use crate::world::{Errand, World};
 use engine::time::Micros;
@@ -22,8 +22,9 @@ const POLL_INTERVAL: Micros = Micros::from_millis(500);
 /// Every so many polls an operator looks at the cluster.
 const OPERATOR_POLLS: u64 = 6;
 
-/// How long traffic and memory are watched once all agree: first so long for the last acknowledgements ...
-const CALM_DOWN: Micros = Micros::from_secs(4);
+/// How long traffic and memory are watched once all agree. First so long for the last words: a line is given up
+/// `history-size` seconds after the last write ...
+const CALM_DOWN: Micros = Micros::from_secs(12);
 
 /// ... then twice this long.
 const QUIET_WATCH: Micros = Micros::from_secs(3);
@@ -243,12 +244,21 @@ impl Run<'_> {
         let alive = self.faults.alive(&self.stage);
         self.pass(QUIET_WATCH);
         let (sizes, bytes) = (self.sizes(&alive), self.stage.world.net.bytes);
+        let published = self.published(&alive);
         self.pass(QUIET_WATCH);
         let links = (alive.len() * alive.len().saturating_sub(1)) as u64;
         let sent = self.stage.world.net.bytes - bytes;
         if sent > links * QUIET_BYTES_PER_SEC * QUIET_WATCH.secs() {
             let text = format!("{sent} bytes in {} quiet seconds on {links} links", QUIET_WATCH.secs());
             self.stage.oracle.violations.push(text);
+        }
+        for (before, after) in published.iter().zip(self.published(&alive)) {
+            if before.2 != after.2 {
+                let (host, counter, seq) = after;
+                let text =
+                    format!("n{host} publishes c{counter} in quiet times, {seq:?} after {:?}", before.2);
+                self.stage.oracle.violations.push(text);
+            }
         }
         for (before, after) in sizes.iter().zip(self.sizes(&alive)) {
             if after.2 > before.2 {
@@ -262,6 +272,19 @@ impl Run<'_> {
         if let Err(wrong) = self.verdict() {
             self.stage.oracle.violations.push(format!("it was settled, and then: {wrong}"));
         }
+    }
+
+    /// The number of each own shard's last publication: (host, counter, seq).
+    fn published(&self, alive: &[usize]) -> Vec<(usize, CounterId, Seq)> {
+        let mut found = Vec::new();
+        for &host in alive {
+            let process = self.stage.world.hosts[host].process.as_deref().expect("it is alive");
+            for counter in 0..self.stage.plan.counters {
+                let state = process.inspect(self.stage.clients.name(counter), self.stage.world.local(host));
+                found.push((host, counter, state.own.map_or(Seq::default(), |own| own.seq)));
+            }
+        }
+        found
     }
 
     /// How much each node's collections hold: (host, collection, length).

@@ -18,20 +18,21 @@ pub fn current_seed() -> Option<u64> {
     SEED.get()
 }
 
-/// Runs one seed.
-pub fn run_seed(program: &dyn Program, seed: u64, trace: Trace) -> Report {
-    SEED.set(Some(seed));
-    let report = run(program, &Plan::new(seed, program.abilities()), trace);
+/// Runs what a seed has planned.
+pub fn run_plan(program: &dyn Program, plan: &Plan, trace: Trace) -> Report {
+    SEED.set(Some(plan.seed));
+    let report = run(program, plan, trace);
     SEED.set(None);
     report
 }
 
-/// Runs all seeds from `first` to before `end` and hands each report to `see`, in the order of completion. Stops early
-/// once `see` answers false.
+/// Runs all seeds from `first` to before `end`, as `plan_of` plans them, and hands each report to `see`, in the order of
+/// completion. Stops early once `see` answers false.
 pub fn run_all(
     program: &dyn Program,
     (first, end): (u64, u64),
     threads: usize,
+    plan_of: impl Fn(u64) -> Plan + Sync,
     see: impl FnMut(Report) -> bool + Send,
 ) {
     let (next, see) = (AtomicU64::new(first), Mutex::new(see));
@@ -43,7 +44,7 @@ pub fn run_all(
                     if seed >= end {
                         return;
                     }
-                    let report = run_seed(program, seed, Trace::silent());
+                    let report = run_plan(program, &plan_of(seed), Trace::silent());
                     let mut see = see.lock().expect("a panic ends the process");
                     if !see(report) {
                         next.store(end, Ordering::Relaxed);

@@ -466,7 +466,7 @@ impl Members {
             return Greeting::Forgotten;
         }
         let Some(index) = self.index_of(hello.id) else {
-            let has_room = self.slots.len() < MAX_MEMBERS || self.slots.iter().any(Option::is_none);
+            let has_room = self.slots.len() < MAX_MEMBERS;
             return if has_room { Greeting::Welcome } else { Greeting::Full };
         };
         let member = self.slot(index);
@@ -536,14 +536,12 @@ impl Members {
     // ---- Slots ----
 
     fn put(&mut self, member: Member) -> Result<MemberIndex, MembersFull> {
-        let position = match self.slots.iter().position(Option::is_none) {
-            Some(position) => position,
-            None if self.slots.len() < MAX_MEMBERS => {
-                self.slots.push(None);
-                self.slots.len() - 1
-            }
-            None => return Err(MembersFull),
-        };
+        // An index is not given again: records of SETs may still mention it.
+        if self.slots.len() >= MAX_MEMBERS {
+            return Err(MembersFull);
+        }
+        let position = self.slots.len();
+        self.slots.push(None);
         let index = MemberIndex(u16::try_from(position).expect("MAX_MEMBERS is far below 65536"));
         if !member.is_departed {
             self.live.insert(member.announced.id, index);

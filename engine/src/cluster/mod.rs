@@ -18,6 +18,7 @@ pub mod view;
 mod wire;
 
 mod heartbeat;
+mod heir;
 mod hello;
 pub mod inspect;
 mod link;
@@ -185,6 +186,8 @@ struct Peer {
     copy_floor: BTreeMap<MemberIndex, Seq>,
     /// In its last digest, what it has of others.
     holds: BTreeMap<MemberIndex, Seq>,
+    /// In its last digest, whom it knows to be removed.
+    has_buried: BTreeSet<MemberIndex>,
     carried: link::Carried,
 }
 
@@ -214,6 +217,8 @@ pub struct Cluster {
     next_heartbeat: Micros,
     next_housekeeping: Micros,
     saved_revision: u64,
+    /// Whose shards are being taken over, or looked for before they are forgotten.
+    estate: Option<heir::Estate>,
     traffic: Traffic,
     timeout: Micros,
     now: Now,
@@ -268,11 +273,12 @@ impl Cluster {
             next_heartbeat: now.monotonic,
             next_housekeeping: now.monotonic,
             saved_revision: u64::MAX,
+            estate: None,
             traffic: Traffic::default(),
             now,
         };
         cluster.node.set_id(cluster.members.own().id);
-        cluster.node.keyspace.set_author(cluster.members.own().id.author());
+        cluster.sign();
         cluster.note_epoch();
         let known: Vec<MemberIndex> = cluster.members.peers().map(|(index, _)| index).collect();
         for &member in &known {
@@ -439,6 +445,7 @@ impl Cluster {
         self.recovery = None;
         self.node.keyspace.is_recovering.store(false, std::sync::atomic::Ordering::Relaxed);
         self.publisher.set_incarnation(self.members.own().incarnation);
+        self.sign();
         self.publisher.publish_all();
     }
 
@@ -458,6 +465,7 @@ impl Cluster {
         }
         self.trim_streams();
         self.collect_zeros();
+        self.take_over();
         if self.members.revision() != self.saved_revision {
             self.save_nodes();
         }
@@ -525,12 +533,18 @@ impl Cluster {
         self.members.reset(id, incarnation, self.now.monotonic);
         self.publisher.set_incarnation(self.members.own().incarnation);
         self.node.set_id(self.members.own().id);
-        self.node.keyspace.set_author(self.members.own().id.author());
+        self.sign();
         self.recovery = None;
         self.node.keyspace.is_recovering.store(false, std::sync::atomic::Ordering::Relaxed);
         self.save_nodes();
         self.refresh_view();
         TaskResult::Ok
+    }
+
+    /// Generations of ours are signed with what we are now.
+    fn sign(&self) {
+        let own = self.members.own();
+        self.node.keyspace.set_author(own.id.author(own.incarnation));
     }
 
     /// The clock of generations never falls behind the epoch, so that the next one is higher.

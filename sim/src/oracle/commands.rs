@@ -62,12 +62,16 @@ impl Oracle {
             );
         }
         let is_maybe_lost = self.forgotten.contains(&place.id);
+        let is_ignorant = self.unsettled.contains(&place.id);
         let ledger = self.ledger(place, counter);
         let previous = ledger.effective(before.generation);
         let mut seen: BTreeMap<_, _> =
             after.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
         // A node that has told nobody of its shard need not write down that it has seen it.
         seen.entry(place.id).or_insert_with(|| ledger.plain_own(place.id, before));
+        if is_ignorant {
+            ledger.blur(&mut seen, generation);
+        }
         let record = SetRecord { value, seen, previous, at: place.now, is_maybe_lost };
         if ledger.sets.insert(generation, record).is_some() {
             self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));

@@ -31,8 +31,15 @@ impl Oracle {
         if findings.iter().any(|finding| finding.value != first.value) {
             return Err(format!("c{counter}: they differ: {}", all()));
         }
-        if findings.iter().any(|finding| finding.exists != first.exists) {
-            return Err(format!("c{counter}: it exists on some nodes only, and reads {}", first.value));
+        // Where its precision was set on purpose it is kept.
+        let is_kept = self.precise.contains(&counter);
+        if !is_kept && let Some(other) = findings.iter().find(|finding| finding.exists != first.exists) {
+            let (with, without) = if first.exists { (first, other) } else { (other, first) };
+            let (with, without) = (with.place.host, without.place.host);
+            return Err(format!(
+                "c{counter}: it reads {} and exists on n{with}, but not on n{without}",
+                first.value
+            ));
         }
         let unknown = Ledger::default();
         let ledger = self.ledgers.get(&(first.place.epoch, counter)).unwrap_or(&unknown);
@@ -58,7 +65,7 @@ impl Oracle {
                 .everybody()
                 .iter()
                 .all(|&id| counted(id) - ledger.offset(id, generation) == Range::ZERO);
-        if is_nothing && first.exists && !self.precise.contains(&counter) {
+        if is_nothing && first.exists && !is_kept {
             return Err(format!("c{counter}: nothing is left of it, but it exists"));
         }
         Ok(())

@@ -121,6 +121,16 @@ impl Ledger {
         generation.and_then(|g| self.sets.get(&g)).map_or(Range::ZERO, |record| record.value.into())
     }
 
+    /// The author of a SET has been through a crash: it may have forgotten SETs that it had acknowledged before, and others may
+    /// have given up what they would need to undo those. What it has not seen now, it may have seen then.
+    pub(crate) fn blur(&self, seen: &mut BTreeMap<NodeId, Range>, generation: (u64, u64)) {
+        for author in self.everybody() {
+            let earlier = self.sets.range(..generation).filter_map(|(_, set)| set.seen.get(&author));
+            let known = seen.entry(author).or_insert(Range::ZERO);
+            *known = earlier.fold(*known, |range, &before| range.hull(before));
+        }
+    }
+
     /// All authors of increments and all that a SET has seen something of.
     pub(crate) fn everybody(&self) -> Vec<NodeId> {
         let seen = self.sets.values().flat_map(|record| record.seen.keys());

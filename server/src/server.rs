@@ -1,0 +1,236 @@
+//! A server as a value: one node with its listeners and threads. A process may run several.
+//!
+//! Lacks on purpose: whatever a process has only one of (working directory, log, signals, pid file); that is `main`'s.
+
+use crate::bus::{self, Bus, BusOptions, LockedNodesFile};
+use crate::listener::{self, Listeners};
+use crate::process;
+use crate::shell::{self, Clock, ServerShell};
+use crate::worker::{self, Accepted};
+use engine::cluster::nodes_file::NodesFile;
+use engine::cluster::{Cluster, ClusterConfig};
+use engine::command::SaveOnExit;
+use engine::settings::{BUS_PORT_OFFSET, Settings};
+use engine::{Node, NodeConfig, NodeId};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+/// How often the memory in use is looked at for `maxmemory`.
+const MEMORY_SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the workers may take to answer what was received before a stopping server ends all the same.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a server is started with.
+pub(crate) struct ServerOptions {
+    /// Its settings; `dir` in them is not looked at.
+    pub(crate) settings: Settings,
+    /// For CONFIG REWRITE.
+    pub(crate) config_file: Option<PathBuf>,
+    /// Where it keeps its files; `None`: nowhere, it forgets all at its end.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// A server that takes connections.
+pub(crate) struct Server {
+    node: Arc<Node>,
+    clock: Clock,
+    listeners: Listeners,
+    workers: Vec<UnboundedSender<Accepted>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    bus: Bus,
+    is_stopping: Arc<AtomicBool>,
+    asked_to_stop: UnboundedReceiver<SaveOnExit>,
+}
+
+impl Server {
+    /// Opens the ports and starts the threads. Needs a runtime around it.
+    ///
+    /// # Errors
+    /// A text for the operator; nothing is left open then.
+    pub(crate) fn start(options: ServerOptions) -> Result<Server, String> {
+        let ServerOptions { settings, config_file, dir } = options;
+        let io_threads = match settings.io_threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => usize::from(threads),
+        };
+        let listeners = Listeners::open(&settings)?;
+        let bus_addresses = bus_addresses(&settings)?;
+        let bus_listeners = bus::listen(&bus_addresses)?;
+        let nodes_path = dir.map(|dir| dir.join(&settings.cluster_config_file));
+        let nodes = open_nodes_file(nodes_path.as_deref())?;
+        let (shutdown, asked_to_stop) = mpsc::unbounded_channel();
+        let shell = Arc::new(ServerShell::new(config_file, io_threads, shutdown, settings.dir.clone()));
+        let clock = Clock::new();
+        let node = Arc::new(Node::new(NodeConfig {
+            id: nodes.id,
+            run_id: process::random()?,
+            hash_seed: u64::from_le_bytes(process::random()?),
+            settings,
+            now: clock.now(),
+            shell: shell.clone(),
+        }));
+        let bus = start_bus(&node, clock, &bus_addresses, bus_listeners, nodes)?;
+        shell.set_bus(bus.handle.clone());
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let (workers, threads) = start_workers(io_threads, &node, &shell, clock, &is_stopping)?;
+        Ok(Server { node, clock, listeners, workers, threads, bus, is_stopping, asked_to_stop })
+    }
+
+    /// The node within.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// For requests to its cluster.
+    pub(crate) fn bus(&self) -> &bus::BusHandle {
+        &self.bus.handle
+    }
+
+    /// Serves until `ended` returns or a client asks for SHUTDOWN; then answers what was received, tells the other nodes
+    /// what they do not know yet, and ends.
+    pub(crate) async fn run(mut self, ended: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.listeners.accept(&self.node, &self.workers) => {}
+            () = run_timers(&self.node, self.clock) => {}
+            () = ended => {}
+            () = shut_down(&mut self.asked_to_stop) => {}
+        }
+        self.listeners.clean_up();
+        drop(self.listeners);
+        self.is_stopping.store(true, Ordering::Release);
+        drop(self.workers);
+        self.node.clients.all().iter().for_each(|client| client.wake());
+        if !are_joined(self.threads).await {
+            log::warn!("some clients did not take their last replies within {STOP_LIMIT:?}");
+        }
+        self.bus.handle.stop();
+        if !are_joined(vec![self.bus.thread]).await {
+            log::warn!("the cluster thread did not end within {STOP_LIMIT:?}");
+        }
+    }
+}
+
+/// Where the bus listens: where clients are listened to, on another port.
+fn bus_addresses(settings: &Settings) -> Result<Vec<SocketAddr>, String> {
+    match settings.port {
+        0 => Ok(Vec::new()),
+        port => match port.checked_add(BUS_PORT_OFFSET) {
+            Some(bus_port) => listener::addresses(settings, bus_port),
+            None => Err(format!(
+                "port {port}: the cluster bus takes the port + {BUS_PORT_OFFSET}, and there is no such port"
+            )),
+        },
+    }
+}
+
+/// The nodes file at the start.
+struct NodesAtStart {
+    /// With its lock.
+    file: Option<LockedNodesFile>,
+    /// What is in it.
+    bytes: Option<Vec<u8>>,
+    /// The id in it, or a new one.
+    id: NodeId,
+}
+
+/// Takes the nodes file and the id in it.
+fn open_nodes_file(path: Option<&Path>) -> Result<NodesAtStart, String> {
+    let Some(path) = path else {
+        return Ok(NodesAtStart { file: None, bytes: None, id: NodeId(process::random()?) });
+    };
+    let (file, bytes) = LockedNodesFile::open(path)?;
+    let id = match &bytes {
+        None => NodeId(process::random()?),
+        Some(bytes) => {
+            let parsed = NodesFile::parse(bytes);
+            parsed.map_err(|error| format!("the nodes file {}: {error}", path.display()))?.myself.line.id
+        }
+    };
+    Ok(NodesAtStart { file: Some(file), bytes, id })
+}
+
+/// Makes the cluster side of the node and starts its thread.
+fn start_bus(
+    node: &Arc<Node>,
+    clock: Clock,
+    addresses: &[SocketAddr],
+    listeners: Vec<std::net::TcpListener>,
+    nodes: NodesAtStart,
+) -> Result<Bus, String> {
+    let now = clock.now();
+    let config = ClusterConfig {
+        seed: u64::from_le_bytes(process::random()?),
+        nodes_file: nodes.bytes,
+        incarnation: u32::try_from(now.unix.secs()).unwrap_or(u32::MAX),
+        ..ClusterConfig::default()
+    };
+    let cluster =
+        Cluster::new(Arc::clone(node), config, now).map_err(|error| format!("the nodes file: {error}"))?;
+    let protected = Arc::clone(node);
+    let options = BusOptions {
+        secret: node.settings().cluster_secret.clone(),
+        is_protected: Box::new(move || protected.settings().protected_mode),
+        sources: addresses.iter().map(SocketAddr::ip).collect(),
+        clock,
+        nodes_file: nodes.file,
+        handshake_limit: bus::HANDSHAKE_LIMIT,
+    };
+    let bus = bus::start(cluster, listeners, options)?;
+    let handle = bus.handle.clone();
+    node.set_cluster_wake(Box::new(move || handle.wake()));
+    Ok(bus)
+}
+
+/// One thread per core, or as many as configured.
+#[allow(clippy::type_complexity, reason = "the two halves of the threads")]
+fn start_workers(
+    count: usize,
+    node: &Arc<Node>,
+    shell: &Arc<ServerShell>,
+    clock: Clock,
+    is_stopping: &Arc<AtomicBool>,
+) -> Result<(Vec<UnboundedSender<Accepted>>, Vec<std::thread::JoinHandle<()>>), String> {
+    let (mut workers, mut threads) = (Vec::new(), Vec::new());
+    for number in 0..count {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (node, shell, is_stopping) = (node.clone(), shell.clone(), is_stopping.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("io-{number}"))
+            .spawn(move || worker::run(number, node, shell, clock, is_stopping, receiver))
+            .map_err(|error| format!("can't start an I/O thread: {error}"))?;
+        workers.push(sender);
+        threads.push(thread);
+    }
+    Ok((workers, threads))
+}
+
+/// Does what is due in the node, and tells it how much memory is in use.
+async fn run_timers(node: &Node, clock: Clock) {
+    loop {
+        node.note_used_memory(shell::allocated_bytes());
+        let now = clock.now();
+        node.run_timers(now);
+        let left = Duration::from_micros(node.deadline().since(clock.now().monotonic).0);
+        tokio::time::sleep(left.min(MEMORY_SAMPLE_INTERVAL)).await;
+    }
+}
+
+/// Returns when a client has asked for SHUTDOWN.
+async fn shut_down(asked: &mut UnboundedReceiver<SaveOnExit>) {
+    match asked.recv().await {
+        Some(_) => log::warn!("SHUTDOWN received, stopping"),
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for threads to end, for at most `STOP_LIMIT`; whether they have.
+async fn are_joined(threads: Vec<std::thread::JoinHandle<()>>) -> bool {
+    let joined =
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+    tokio::time::timeout(STOP_LIMIT, joined).await.is_ok()
+}
