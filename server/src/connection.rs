@@ -44,7 +44,10 @@ const MAX_OUTPUT_TURN: usize = 1024 * 1024;
 /// How long a stopping server goes on writing to a client that reads slowly.
 const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// The same, for reading what such a client has sent before.
+/// How long a stopping server waits for the news of what has arrived before.
+const LAST_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// How long it goes on reading and executing what a client sends that does not stop.
 const DRAIN_MICROS: Micros = Micros::from_secs(2);
 
 /// A client's socket.
@@ -152,6 +155,7 @@ impl Connection {
         let mut step = Step::WaitForEvents;
         loop {
             let done = match step {
+                Step::WaitForEvents if self.worker.is_stopping() => self.look_once_more(waker).await,
                 Step::WaitForEvents => self.wait_for_events(waker).await,
                 Step::TakeTurns => {
                     tokio::task::yield_now().await;
@@ -195,6 +199,13 @@ impl Connection {
         }
     }
 
+    /// Waits for what a client of a stopping server has sent before; if that is nothing, it is time to close. That a socket
+    /// is not known to hold anything does not mean that it is empty: its news may not have come round yet.
+    async fn look_once_more(&mut self, waker: &atomic_waker::AtomicWaker) -> Result<Step, Ending> {
+        let events = self.wait_for_events(waker);
+        tokio::time::timeout(LAST_LOOK, events).await.unwrap_or(Ok(Step::Close))
+    }
+
     /// Sends what the socket takes without waiting, then executes what was waiting.
     async fn go_on(&mut self) -> Result<Step, Ending> {
         self.check_output()?;
@@ -220,7 +231,9 @@ impl Connection {
             let mut scratch = worker.scratch.borrow_mut();
             let mut buf = ReadBuf::new(&mut scratch);
             match self.stream.poll_read(cx, &mut buf) {
-                Poll::Pending if worker.is_stopping() => Poll::Ready(Ok(Step::Close)),
+                Poll::Pending if worker.is_stopping() && self.stops_at.is_none() => {
+                    Poll::Ready(Ok(Step::WaitForEvents))
+                }
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
                 Poll::Ready(Ok(())) if buf.filled().is_empty() => {
