@@ -493,29 +493,39 @@ def ip(*words):
 class Network:
     """Network namespaces on a bridge, one for each node; this process reaches them over the bridge's own address."""
 
+    made = 0
+
     def __init__(self, count):
-        self.mark = f"{os.getpid() % 100_000}"
+        # The system takes a namespace's interfaces away some time after it, so no name is used twice.
+        Network.made += 1
+        self.mark = f"{os.getpid() % 100_000}{Network.made}"
         self.bridge = f"dcb{self.mark}"
-        octet = os.getpid() % 250 + 1
+        octet = (os.getpid() + Network.made) % 250 + 1
         self.names = [f"discnt-{self.mark}-{n}" for n in range(count)]
         self.hosts = [f"10.213.{octet}.{n + 1}" for n in range(count)]
         self.own = f"10.213.{octet}.250"
 
     def __enter__(self):
         try:
-            self.build()
-        except (OSError, FileNotFoundError) as error:
+            ip("link", "add", self.bridge, "type", "bridge")
+            ip("netns", "add", self.names[0])
+        except OSError as error:
             self.__exit__()
             raise Skipped(f"network namespaces are not to be had here ({error})") from None
+        try:
+            self.build()
+        except OSError:
+            self.__exit__()
+            raise
         return self
 
     def build(self):
-        ip("link", "add", self.bridge, "type", "bridge")
         ip("address", "add", f"{self.own}/24", "dev", self.bridge)
         ip("link", "set", self.bridge, "up")
         for number, name in enumerate(self.names):
             outer, inner = f"dcv{self.mark}o{number}", f"dcv{self.mark}i{number}"
-            ip("netns", "add", name)
+            if number > 0:
+                ip("netns", "add", name)
             ip("link", "add", outer, "type", "veth", "peer", "name", inner)
             ip("link", "set", outer, "master", self.bridge, "up")
             ip("link", "set", inner, "netns", name, "name", "eth0")

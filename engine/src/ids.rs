@@ -36,6 +36,13 @@ impl NodeId {
     }
 }
 
+impl NodeId {
+    /// Whether a generation's author is this node, in whatever incarnation.
+    pub fn has_signed(self, author: u64) -> bool {
+        author >> 24 == self.author(0) >> 24
+    }
+}
+
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
