@@ -1,189 +1,188 @@
-//! The server as a process: how it starts, refuses to start, and ends.
+//! A server as a process: signals, files, sockets, limits of the system.
 
 mod support;
 
-use std::io::{Read, Write};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
-use support::{Conn, PATIENCE, Server, eventually, free_port};
-
-/// Runs the server with these words and this standard input until it ends, for starts that are to fail.
-fn run(words: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_discnt-server"))
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A server that does not read its input is free to do so.
-    child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
-    let end = Instant::now() + PATIENCE;
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > end {
-            child.kill().unwrap();
-            panic!("the server runs, but was to end: {words:?}");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.wait_with_output().unwrap()
-}
-
-/// What CONFIG GET answers about one setting.
-fn setting(conn: &mut Conn, name: &str) -> String {
-    let reply = conn.run(&format!("CONFIG GET {name}"));
-    reply.split('|').nth(4).unwrap_or_else(|| panic!("CONFIG GET {name}: {reply}")).to_owned()
-}
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::process::{Command, Stdio};
+use support::{Conn, PATIENCE, Server, await_ready, command, eventually, free_port, request};
+use tempfile::TempDir;
 
 #[test]
-fn a_signal_ends_the_server_once_what_was_received_is_answered() {
+fn sigterm_answers_what_was_received() {
+    const COMMANDS: usize = 20_000;
     for signal in ["TERM", "INT"] {
         let mut server = Server::start();
-        let mut conns: Vec<Conn> = (0..10).map(|_| server.connect()).collect();
-        let each = 2_000;
-        conns.iter_mut().for_each(|conn| assert_eq!(conn.run("PING"), "+PONG|"));
-        for conn in &mut conns {
-            conn.send(b"INCR k\r\n".repeat(each));
-        }
+        let mut conn = server.connect();
+        assert_eq!(conn.run("PING"), "+PONG|");
+        conn.send(b"PING\r\n".repeat(COMMANDS));
         server.signal(signal);
-        let replies: Vec<String> = conns.iter_mut().map(Conn::rest).collect();
-        for text in &replies {
-            assert_eq!(text.matches('$').count(), each, "SIG{signal}");
-        }
-        assert!(replies.iter().any(|text| text.ends_with(&format!("|{}|", 10 * each))), "SIG{signal}");
-        assert!(server.wait().success(), "SIG{signal}");
+        assert_eq!(conn.rest(), "+PONG|".repeat(COMMANDS));
+        assert!(server.wait().success());
     }
 }
 
 #[test]
-fn shutdown_ends_the_server() {
+fn sigterm_ends_a_server_that_sleeps_pauses_or_has_deaf_clients() {
     let mut server = Server::start();
-    let mut conn = server.connect();
-    conn.send("SHUTDOWN NOSAVE\r\n");
-    assert_eq!(conn.rest(), "");
+    let (mut sleeper, mut deaf, mut paused) = (server.connect(), server.connect(), server.connect());
+    sleeper.run("DEBUG POPULATE 100000");
+    deaf.send(request(&[b"KEYS", b"*"]).repeat(20));
+    assert_eq!(paused.run("CLIENT PAUSE 1000000 WRITE"), "+OK|");
+    paused.send("INCR a\r\n");
+    sleeper.send("DEBUG SLEEP 3000\r\n");
+    server.signal("TERM");
     assert!(server.wait().success());
 }
 
 #[test]
-fn the_client_above_maxclients_is_told_so() {
-    let server = Server::with(&["--maxclients", "2"]);
-    let (mut first, mut second) = (server.connect(), server.connect());
-    assert_eq!((first.run("INCR k").as_str(), second.run("INCR k").as_str()), ("$1|1|", "$1|2|"));
-    assert_eq!(server.connect().rest(), "-ERR max number of clients reached|");
-    drop(second);
-    eventually("the place of a client that left is free", || {
-        let mut third = server.connect();
-        // Refused, the connection may be closed before this is sent.
-        third.stream.write_all(b"QUIT\r\n").ok();
-        third.rest() == "+OK|"
+fn shutdown_ends_the_server_while_others_wait() {
+    let mut server = Server::start();
+    let (mut idle, mut subscriber, mut conn) = (server.connect(), server.connect(), server.connect());
+    idle.run("PING");
+    subscriber.run("SUBSCRIBE a");
+    conn.send("SHUTDOWN NOSAVE\r\n");
+    assert_eq!((conn.rest(), idle.rest(), subscriber.rest()), (String::new(), String::new(), String::new()));
+    assert!(server.wait().success());
+}
+
+#[test]
+fn the_end_of_a_terminal_does_not_end_the_server() {
+    let mut server = Server::start();
+    server.signal("HUP");
+    server.assert_up();
+}
+
+#[test]
+fn a_client_that_is_gone_during_a_pause_is_let_go() {
+    let server = Server::start();
+    let (mut admin, mut victim) = (server.connect(), server.connect());
+    admin.run("DEBUG POPULATE 200000");
+    assert_eq!(admin.run("CLIENT PAUSE 1000000 WRITE"), "+OK|");
+    // Replies that do not fit the socket wait while the last command is held.
+    victim.send(request(&[b"KEYS", b"*"]).repeat(10));
+    victim.send("INCR a\r\n");
+    eventually("it is held", || admin.run("CLIENT LIST").contains("events=rw cmd=keys"));
+    drop(victim);
+    eventually("it is gone", || !admin.run("CLIENT LIST").contains("cmd=keys"));
+}
+
+#[test]
+fn a_paused_client_can_be_killed() {
+    let server = Server::start();
+    let (mut admin, mut victim) = (server.connect(), server.connect());
+    victim.run("CLIENT SETNAME victim");
+    assert_eq!(admin.run("CLIENT PAUSE 1000000 WRITE"), "+OK|");
+    victim.send("INCR a\r\n");
+    eventually("it is held", || admin.run("CLIENT LIST").contains("qbuf=8"));
+    assert_eq!(admin.run("CLIENT KILL ID 2"), ":1|");
+    assert_eq!(victim.rest(), "");
+    eventually("it is off the list", || !admin.run("CLIENT LIST").contains("victim"));
+    assert_eq!(admin.run("EXISTS a"), ":0|");
+}
+
+#[test]
+fn maxclients_holds_in_a_burst() {
+    const ALLOWED: usize = 20;
+    let server = Server::with(&["--maxclients", "20"]);
+    let mut burst: Vec<Conn> = (0..300).map(|_| server.connect()).collect();
+    let served = burst.iter_mut().map(Conn::is_served).filter(|&is_served| is_served).count();
+    assert_eq!(served, ALLOWED);
+    drop(burst);
+    let mut later: Vec<Conn> = Vec::new();
+    eventually("there is room for all that are allowed", || {
+        later = (0..ALLOWED).map(|_| server.connect()).collect();
+        later.iter_mut().all(Conn::is_served)
     });
-    assert_eq!(first.run("INCR k"), "$1|3|");
+    assert_eq!(server.connect().rest(), "-ERR max number of clients reached|");
 }
 
 #[test]
-fn settings_come_from_a_file_from_files_that_it_includes_and_from_options_behind_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("discnt.conf");
-    std::fs::write(&file, "# A node of ours\ntimeout 77\nmaxclients 123\ninclude more.conf\nsave \"\"\n")
-        .unwrap();
-    std::fs::write(dir.path().join("more.conf"), "history-size 4\nmaxclients 321\n").unwrap();
-    let server = Server::from_file(&file);
-    let mut conn = server.connect();
-    for (name, value) in [("timeout", "77"), ("maxclients", "321"), ("history-size", "4"), ("save", "")] {
-        assert_eq!(setting(&mut conn, name), value, "{name}");
-    }
-    // An option: the port.
-    assert_eq!(setting(&mut conn, "port"), server.port.to_string());
+fn a_second_server_does_not_touch_the_pid_file_of_the_first() {
+    let dir = TempDir::new().unwrap();
+    let pid_file = dir.path().join("pid");
+    let options = ["--pidfile", pid_file.to_str().unwrap()];
+    let first = Server::with(&options);
+    let written = std::fs::read_to_string(&pid_file).unwrap();
+    assert_eq!(written.trim(), first.pid().to_string());
+    let mut second = command(first.port, dir.path(), &["--bind", "127.0.0.1"], &options);
+    assert!(!second.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+    assert_eq!(std::fs::read_to_string(&pid_file).unwrap(), written);
+    first.signal("TERM");
+    eventually("the pid file goes with its server", || !pid_file.exists());
 }
 
 #[test]
-fn config_rewrite_keeps_comments_and_order() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("discnt.conf");
-    let text = "# Ours since May\ntimeout 77\n\n   # seldom changed\nmaxclients 123\nhz 20\n";
-    std::fs::write(&file, text).unwrap();
-    let server = Server::from_file(&file);
-    let mut conn = server.connect();
-    assert_eq!(conn.run("CONFIG SET timeout 5 default-precision 2"), "+OK|");
-    assert_eq!(conn.run("CONFIG REWRITE"), "+OK|");
-    let rewritten = std::fs::read_to_string(&file).unwrap();
-    let places = ["# Ours since May\n", "timeout 5\n", "# seldom changed\n", "maxclients 123\n", "hz 20\n"]
-        .into_iter()
-        .chain(["# Generated by CONFIG REWRITE\n", "default-precision 2\n"])
-        .map(|line| rewritten.find(line).unwrap_or_else(|| panic!("no {line:?} in:\n{rewritten}")));
-    assert!(places.is_sorted(), "{rewritten}");
-    assert!(!rewritten.contains("timeout 77"), "{rewritten}");
-}
-
-#[test]
-fn settings_come_from_standard_input_and_the_first_lines_name_process_and_port() {
-    let dir = tempfile::tempdir().unwrap();
-    let port = free_port();
+fn a_background_server_has_its_configuration_from_standard_input() {
+    let dir = TempDir::new().unwrap();
+    let (port, path) = (free_port(), dir.path().display());
+    let config = format!(
+        "daemonize yes\nport {port}\nbind 127.0.0.1\ndir {path}\npidfile {path}/pid\nlogfile {path}/log\nrequirepass word\n"
+    );
     let mut child = Command::new(env!("CARGO_BIN_EXE_discnt-server"))
         .arg("-")
-        .current_dir(&dir)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let text = format!("port {port}\nbind 127.0.0.1\npidfile \"\"\nmaxclients 321\n");
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let mut log = Vec::new();
-    let mut output = child.stdout.take().unwrap();
-    let seen = |log: &[u8]| String::from_utf8_lossy(log).into_owned();
-    while !seen(&log).contains(&format!("ready to accept connections on port {port}\n")) {
-        let mut piece = [0; 1024];
-        let len = output.read(&mut piece).unwrap();
-        assert_ne!(len, 0, "ended early: {}", seen(&log));
-        log.extend_from_slice(&piece[..len]);
-    }
+    child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     let mut conn = Conn::new(std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
-    let maxclients = setting(&mut conn, "maxclients");
-    let pid = child.id();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(maxclients, "321");
-    assert!(seen(&log).contains(&format!("PID: {pid}")), "{}", seen(&log));
+    assert_eq!(conn.run("PING"), "-NOAUTH Authentication required.|");
+    assert_eq!(conn.run("AUTH word"), "+OK|");
+    eventually("the pid file is there", || dir.path().join("pid").exists());
+    let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
+    assert!(
+        log.contains(&format!("PID: {}", pid.trim())) && log.contains("ready to accept connections"),
+        "{log}"
+    );
+    conn.send("SHUTDOWN NOSAVE\r\n");
+    assert_eq!(conn.rest(), "");
+    eventually("it ends", || !dir.path().join("pid").exists());
 }
 
 #[test]
-fn a_bad_configuration_ends_the_start_with_file_and_line() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("bad.conf");
-    let path = file.to_str().unwrap();
-    for (text, line) in [
-        ("timeout 5\nno-such-setting 1\n", 2),
-        ("# comment\n\nmaxclients many\n", 3),
-        ("dir \"unbalanced\n", 1),
-        ("port 55536\n", 1),
-    ] {
-        std::fs::write(&file, text).unwrap();
-        let output = run(&[path], "");
-        let message = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{text}");
-        let rest = message.split_once("bad.conf").unwrap_or_else(|| panic!("{text}: {message}")).1;
-        assert!(rest.contains(&line.to_string()), "{text}: {message}");
-    }
-    for (words, input) in [
-        (vec!["-"], "no-such-setting 1\n"),
-        (vec!["--no-such-setting", "1"], ""),
-        (vec!["/no/such/file.conf"], ""),
-        (vec!["--dir", "/no/such/directory", "--port", "0"], ""),
-    ] {
-        let output = run(&words, input);
-        assert_eq!(output.status.code(), Some(1), "{words:?}");
-        assert!(!output.stderr.is_empty(), "{words:?}");
-    }
+fn systemd_is_told_of_start_and_end() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut start = command(free_port(), dir.path(), &["--bind", "127.0.0.1"], &["--supervised", "systemd"]);
+    start.env("NOTIFY_SOCKET", &path);
+    let mut child = await_ready(start).expect("the port was free a moment ago");
+    let mut buf = [0; 100];
+    let len = socket.recv(&mut buf).unwrap();
+    assert_eq!(&buf[..len], b"READY=1");
+    Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    let len = socket.recv(&mut buf).unwrap();
+    assert_eq!(&buf[..len], b"STOPPING=1");
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
-fn a_port_that_is_taken_ends_the_start() {
-    let server = Server::start();
-    let port = server.port.to_string();
-    let dir = tempfile::tempdir().unwrap();
-    let words = ["--port", &port, "--bind", "127.0.0.1", "--pidfile", "", "--dir"];
-    let output = run(&[&words[..], &[dir.path().to_str().unwrap()]].concat(), "");
-    assert_eq!(output.status.code(), Some(1));
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains(&port), "{message}");
+fn the_unix_socket_has_its_permissions_and_takes_no_file_from_others() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("socket");
+    let options = ["--unixsocket", path.to_str().unwrap(), "--unixsocketperm", "700"];
+    // Left behind by a server that was killed.
+    drop(UnixListener::bind(&path).unwrap());
+    let server = Server::with(&options);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(Conn::unix(&path).run("INCR a"), "$1|1|");
+    let refused = |options: &[&str]| {
+        let dir = TempDir::new().unwrap();
+        let mut other = command(free_port(), dir.path(), &["--bind", "127.0.0.1"], options);
+        !other.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    };
+    assert!(refused(&options), "another server listens there");
+    assert_eq!(Conn::unix(&path).run("INCR a"), "$1|2|");
+    let file = dir.path().join("precious");
+    std::fs::write(&file, "text").unwrap();
+    assert!(refused(&["--unixsocket", file.to_str().unwrap()]));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
+    server.signal("TERM");
+    eventually("the socket goes with its server", || !path.exists());
 }

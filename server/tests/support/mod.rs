@@ -132,7 +132,8 @@ pub(crate) fn spawn(port: u16, dir: &Path, bind: &[&str], options: &[&str]) -> O
     await_ready(command(port, dir, bind, options))
 }
 
-fn await_ready(mut command: Command) -> Option<Child> {
+/// Starts a server and waits until it is ready; none if it ended before.
+pub(crate) fn await_ready(mut command: Command) -> Option<Child> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (ready, is_ready) = mpsc::channel();
@@ -264,6 +265,11 @@ impl<S: Read + Write> Conn<S> {
         }
     }
 
+    /// Asks for PONG; false if the server closes the connection instead.
+    pub(crate) fn is_served(&mut self) -> bool {
+        self.stream.write_all(b"PING\r\n").is_ok() && (self.receive() && self.reply() == "+PONG|")
+    }
+
     /// Waits for the end of the connection; answers what came before.
     pub(crate) fn rest(&mut self) -> String {
         while self.receive_more() {}
@@ -313,7 +319,7 @@ pub(crate) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
 }
 
 /// Random numbers that a seed repeats (Vigna, splitmix64).
-pub(crate) struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     /// From `DISCNT_TEST_SEED`, or from the clock. The seed is printed.
