@@ -59,7 +59,7 @@ fn complain(text: &str) -> ExitCode {
 /// Sets the process up and runs the server to its end.
 fn run_server(startup: Startup) -> Result<(), String> {
     let mut settings = startup.settings;
-    if settings.daemonize && process::go_to_background()? {
+    if settings.daemonize && process::go_to_background(&startup.standard_input)? {
         return Ok(());
     }
     let dir = settings.dir.clone();
@@ -73,9 +73,7 @@ fn run_server(startup: Startup) -> Result<(), String> {
         Some(path) => log::info!("configuration file: {}", path.display()),
         None => log::info!("no configuration file given; defaults and options apply"),
     }
-    let pid_file = process::PidFile::write(&settings);
     let result = block_on(serve(settings, config_file));
-    drop(pid_file);
     match &result {
         Ok(()) => log::info!("bye"),
         Err(error) => log::error!("{error}"),
@@ -87,17 +85,26 @@ fn run_server(startup: Startup) -> Result<(), String> {
 async fn serve(settings: Settings, config_file: Option<PathBuf>) -> Result<(), String> {
     let (port, supervised) = (settings.port, settings.supervised);
     let dir = Some(PathBuf::from(&settings.dir));
+    let ended = signalled();
+    process::raise_descriptor_limit(settings.maxclients);
+    let pidfile = settings.pidfile.clone();
     let server = Server::start(ServerOptions { settings, config_file, dir })?;
+    // Only now: a second server that finds its port taken must not touch the pid file of the first.
+    let pid_file = process::PidFile::write(&pidfile);
     log::info!("The server is now ready to accept connections on port {port}");
     process::notify_supervisor(supervised, "READY=1");
-    server.run(signalled()).await;
-    process::notify_supervisor(supervised, "STOPPING=1");
+    let stopping = async {
+        ended.await;
+        process::notify_supervisor(supervised, "STOPPING=1");
+    };
+    server.run(stopping).await;
+    drop(pid_file);
     Ok(())
 }
 
 fn run_local_cluster(settings: Settings, nodes: u16, first_port: u16) -> Result<(), String> {
     start_logging(local_cluster::log_level(&settings), &settings);
-    block_on(local_cluster::run(settings, nodes, first_port, signalled()))
+    block_on(async move { local_cluster::run(settings, nodes, first_port, signalled()).await })
 }
 
 fn start_logging(level: LogLevel, settings: &Settings) {
@@ -110,15 +117,23 @@ fn block_on(future: impl Future<Output = Result<(), String>>) -> Result<(), Stri
         .enable_all()
         .build()
         .map_err(|error| format!("can't start the runtime: {error}"))?;
-    runtime.block_on(future)
+    let result = runtime.block_on(future);
+    // Threads that have not ended within their limits (a client may still sleep) end with the process.
+    runtime.shutdown_background();
+    result
 }
 
-/// Returns when SIGTERM or SIGINT has come.
-async fn signalled() {
+/// Returns when SIGTERM or SIGINT has come since the call; needs a runtime around it. The end of a terminal (SIGHUP) is no
+/// reason to stop.
+fn signalled() -> impl Future<Output = ()> {
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be handled");
-    tokio::select! {
-        _ = terminate.recv() => log::warn!("SIGTERM received, stopping"),
-        _ = interrupt.recv() => log::warn!("SIGINT received, stopping"),
+    let hangup = signal(SignalKind::hangup()).expect("SIGHUP can be handled");
+    async move {
+        tokio::select! {
+            _ = terminate.recv() => log::warn!("SIGTERM received, stopping"),
+            _ = interrupt.recv() => log::warn!("SIGINT received, stopping"),
+        }
+        drop(hangup);
     }
 }

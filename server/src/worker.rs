@@ -25,6 +25,12 @@ pub(crate) enum Accepted {
     Unix(std::os::unix::net::UnixStream, String),
 }
 
+/// One that was let in. The permit counts it until its end.
+pub(crate) struct Admitted {
+    pub(crate) accepted: Accepted,
+    pub(crate) permit: Arc<()>,
+}
+
 /// What all connections of one thread share.
 pub(crate) struct Worker {
     pub(crate) node: Arc<Node>,
@@ -139,7 +145,7 @@ pub(crate) fn run(
     shell: Arc<ServerShell>,
     clock: Clock,
     is_stopping: Arc<AtomicBool>,
-    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    mut accepted: mpsc::UnboundedReceiver<Admitted>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -166,7 +172,7 @@ pub(crate) fn run(
 }
 
 /// Starts to serve a connection.
-fn take_on(worker: &Rc<Worker>, accepted: Accepted) -> std::io::Result<()> {
+fn take_on(worker: &Rc<Worker>, Admitted { accepted, permit }: Admitted) -> std::io::Result<()> {
     let (stream, peer, fd) = match accepted {
         Accepted::Tcp(stream) => {
             let peer =
@@ -184,6 +190,9 @@ fn take_on(worker: &Rc<Worker>, accepted: Accepted) -> std::io::Result<()> {
     let mut session = worker.node.connect(peer, fd, worker.now(), Box::new(move || wake.wake()));
     session.set_lane(worker.number);
     let connection = Connection::new(Rc::clone(worker), stream, session);
-    tokio::task::spawn_local(connection.serve(waker));
+    tokio::task::spawn_local(async move {
+        connection.serve(waker).await;
+        drop(permit);
+    });
     Ok(())
 }
