@@ -13,6 +13,9 @@ use resp::Reply;
 /// How often the judge looks at everything.
 const SWEEP_INTERVAL: Micros = Micros::from_millis(500);
 
+/// How often it looks at what may disappear: more often than a node can learn of a SET and forget the counter.
+const GLANCE_INTERVAL: Micros = Micros::from_millis(40);
+
 /// How long after the heal all must agree.
 const HEAL_LIMIT: Micros = Micros::from_secs(60);
 
@@ -100,6 +103,7 @@ impl Run<'_> {
             self.stage.world.plan_errand(Micros(client as u64 * 10_007), Errand::Client(client));
         }
         self.stage.world.plan_errand(SWEEP_INTERVAL, Errand::Sweep);
+        self.stage.world.plan_errand(GLANCE_INTERVAL, Errand::Glance);
         self.stage.world.plan_errand(self.stage.plan.fault_gap, Errand::Fault);
         while let (Some(errand), false) = (self.stage.world.run(end), self.has_failed()) {
             let now = self.stage.world.now;
@@ -114,6 +118,10 @@ impl Run<'_> {
                     self.stage.world.plan_errand(next, Errand::Fault);
                 }
                 Errand::Mend(number) => self.faults.mend(number, &mut self.stage),
+                Errand::Glance => {
+                    self.look_at(&self.stage.oracle.fading(now));
+                    self.stage.world.plan_errand(now + GLANCE_INTERVAL, Errand::Glance);
+                }
                 Errand::Sweep => {
                     self.sweep();
                     self.stage.world.plan_errand(now + SWEEP_INTERVAL, Errand::Sweep);
@@ -125,12 +133,16 @@ impl Run<'_> {
     /// The judge looks at every counter on every node.
     fn sweep(&mut self) {
         self.faults.note_acquainted(&self.stage);
-        for host in 0..self.stage.plan.hosts {
-            let Some(process) = self.stage.world.hosts[host].process.as_deref() else { continue };
-            let place = place_of(&self.stage.world, host);
-            for counter in 0..self.stage.plan.counters {
-                let state = process.inspect(self.stage.clients.name(counter), self.stage.world.local(host));
-                self.stage.oracle.look(place, counter, &state);
+        self.look_at(&(0..self.stage.plan.counters).collect::<Vec<_>>());
+    }
+
+    fn look_at(&mut self, counters: &[CounterId]) {
+        let Stage { plan, world, oracle, clients } = &mut self.stage;
+        for host in 0..plan.hosts {
+            let Some(process) = world.hosts[host].process.as_deref() else { continue };
+            let place = place_of(world, host);
+            for &counter in counters {
+                oracle.look(place, counter, &process.inspect(clients.name(counter), world.local(host)));
             }
         }
     }
@@ -163,7 +175,13 @@ impl Run<'_> {
     /// Lets time pass without clients and faults.
     fn pass(&mut self, time: Micros) {
         let until = self.stage.world.now + time;
-        while self.stage.world.run(until).is_some() {}
+        while let Some(errand) = self.stage.world.run(until) {
+            if errand == Errand::Glance {
+                let now = self.stage.world.now;
+                self.look_at(&self.stage.oracle.fading(now));
+                self.stage.world.plan_errand(now + GLANCE_INTERVAL, Errand::Glance);
+            }
+        }
     }
 
     /// Whether the cluster is whole and all agree on everything.

@@ -40,6 +40,8 @@ pub enum Errand {
     Mend(usize),
     /// The judge looks at everything.
     Sweep,
+    /// The judge looks at what may be about to disappear.
+    Glance,
 }
 
 #[derive(Debug)]

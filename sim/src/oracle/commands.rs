@@ -47,6 +47,9 @@ impl Oracle {
     /// A SET (or DEL, a SET to zero) was acknowledged.
     pub fn set(&mut self, place: Place, counter: CounterId, value: Value, around: Around<'_>) {
         self.look(place, counter, around.before);
+        if value.is_zero() {
+            self.fading.insert(counter, place.now);
+        }
         let Around { before, after, .. } = around;
         let Some(generation) = after.generation else {
             return self.set_without_generation(place, counter, value, around);

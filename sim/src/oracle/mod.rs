@@ -71,6 +71,8 @@ pub struct Oracle {
     views: BTreeMap<(NodeId, u32, Epoch, CounterId), View>,
     /// Nodes that have been forgotten: somebody may take over their counts.
     forgotten: BTreeSet<NodeId>,
+    /// When each counter was last set to zero: it may disappear.
+    fading: BTreeMap<CounterId, Micros>,
     /// Counters of which a client has set the precision: they may stay at zero.
     precise: BTreeSet<CounterId>,
     /// Highest reset epoch of each node, by id.
@@ -107,6 +109,18 @@ impl Oracle {
     /// An operator has had a member forgotten.
     pub fn note_forgotten(&mut self, id: NodeId) {
         self.forgotten.insert(id);
+    }
+
+    /// Counters that may disappear these days. What a counter's last generation was can't be seen once it has gone, so they
+    /// must be looked at often.
+    pub fn fading(&self, now: Micros) -> Vec<CounterId> {
+        /// Longer than it usually takes.
+        const FADING: Micros = Micros::from_secs(5);
+        self.fading
+            .iter()
+            .filter(|(_, set_at)| now.since(**set_at) < FADING)
+            .map(|(&counter, _)| counter)
+            .collect()
     }
 
     /// Looks at a counter on a node: what must hold at every moment, whatever has just happened.
