@@ -87,9 +87,17 @@ impl Listening {
         self.wake.set(wake).ok();
     }
 
+    /// Notes a stripe whose lock the caller holds.
     fn note(&self, stripe: usize) {
-        self.stripes[stripe / 64].fetch_or(1 << (stripe % 64), Ordering::AcqRel);
-        if !self.is_woken.swap(true, Ordering::AcqRel)
+        let (word, bit) = (&self.stripes[stripe / 64], 1 << (stripe % 64));
+        // A bit that stands is read under the lock that the listener must take after taking the bit away, so it will
+        // still see what was noted; and whoever set the bit has woken it.
+        if word.load(Ordering::Relaxed) & bit != 0 {
+            return;
+        }
+        word.fetch_or(bit, Ordering::AcqRel);
+        if !self.is_woken.load(Ordering::Acquire)
+            && !self.is_woken.swap(true, Ordering::AcqRel)
             && let Some(wake) = self.wake.get()
         {
             wake();
