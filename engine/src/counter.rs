@@ -159,6 +159,11 @@ impl Counter {
         self.own.value()
     }
 
+    /// Whether this node's part is zero.
+    pub(crate) fn is_own_zero(&self) -> bool {
+        self.own.0 == [0, 0]
+    }
+
     /// The most decimals that the own shard has ever used.
     pub(crate) fn decimals(&self) -> u8 {
         self.decimals_plus_one.get() - 1
