@@ -10,10 +10,11 @@
 //!
 //! Lacks on purpose: locks, time of its own, and any knowledge of who is told about a change (see `keyspace`).
 
-use crate::generation::{Record, Stated, Subtractions};
+use crate::generation::{Observed, Record, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
 use crate::shard::{Horizons, Merged, PeerShard};
+use crate::state::State;
 use crate::time::Micros;
 use crate::value::{Total, Value, ValueError};
 use smallvec::SmallVec;
@@ -149,6 +150,10 @@ impl Counter {
         &self.name
     }
 
+    pub(crate) fn into_name(self) -> Name {
+        self.name
+    }
+
     /// What this node counted itself.
     pub(crate) fn own(&self) -> Value {
         self.own.value()
@@ -200,6 +205,61 @@ impl Counter {
             Side::None => Generation::ZERO,
             Side::Plain(plain) => plain.generation,
             Side::Full(full) => full.record.as_ref().map_or(Generation::ZERO, |record| record.generation),
+        }
+    }
+
+    /// For the disk: the record behind the counter (value, whether a DEL, what its author had observed), and the
+    /// generation that the own shard is stated in.
+    pub(crate) fn kept_record(&self) -> (Option<(Value, bool, &[Observed])>, Generation) {
+        match &self.side {
+            Side::None => (None, Generation::ZERO),
+            Side::Plain(plain) => (Some((plain.value, false, &[])), plain.generation),
+            Side::Full(full) => {
+                let record = full.record().map(|kept| (kept.value, kept.is_deletion, kept.observed.as_slice()));
+                (record, full.generation)
+            }
+        }
+    }
+
+    /// Becomes what the disk remembers. Who subscribes now goes on to; what is not kept is as in a new counter.
+    pub(crate) fn restore(&mut self, state: State) {
+        let subscribers = self.subscribers();
+        self.decimals_plus_one = NonZeroU8::MIN;
+        self.put_own(state.own);
+        self.widen_decimals(state.decimals);
+        self.side = Side::None;
+        let State { seq, generation, record, record_seq, is_unpublished, subtracted, since_start, peers, .. } = state;
+        let is_plain = peers.is_empty()
+            && subtracted.is_empty()
+            && since_start.is_none()
+            && seq == Seq::ZERO
+            && subscribers == 0
+            && !is_unpublished;
+        match record {
+            None if is_plain && generation.is_zero() => {}
+            Some(record)
+                if is_plain
+                    && !record.is_deletion
+                    && record.observed.is_empty()
+                    && generation == record.generation =>
+            {
+                self.side = Side::Plain(Box::new(Plain { generation, value: record.value }));
+            }
+            record => {
+                let full = self.make_full();
+                *full = Full {
+                    subscribers,
+                    seq,
+                    generation,
+                    record: record.map(Box::new),
+                    record_seq,
+                    subtracted,
+                    is_restated: is_unpublished,
+                    since_start: since_start.map(Box::new),
+                    peers,
+                    ..Full::default()
+                };
+            }
         }
     }
 
@@ -411,6 +471,14 @@ impl Full {
 
     pub(crate) fn subtracted(&mut self) -> &mut Subtractions {
         &mut self.subtracted
+    }
+
+    pub(crate) fn subtractions(&self) -> &Subtractions {
+        &self.subtracted
+    }
+
+    pub(crate) fn since_start(&self) -> Option<i128> {
+        self.since_start.as_deref().copied()
     }
 
     /// From now on, notes what is counted beside the state that a peer may still correct.

@@ -11,9 +11,14 @@
 //! Invariants: no lock is held across a call out of this file, save the closures given to `with` and
 //! `update`; no function takes two stripe locks at once.
 
+mod durable;
+
+pub(crate) use durable::Noted;
+
 use crate::clients::Wake;
-use crate::counter::{Counter, Marks, PrecisionId};
+use crate::counter::{Counter, Marks, Name, PrecisionId};
 use crate::ids::Generation;
+use crate::member_ids::MemberIds;
 use crate::precision::{Precision, PrecisionTable, TooManyPrecisions};
 use crate::prediction::Track;
 use crate::shard::Horizons;
@@ -48,6 +53,8 @@ pub struct Keyspace {
     default_precision: AtomicUsize,
     /// Until when each member's lines are followed.
     pub(crate) horizons: Horizons,
+    /// Who stands behind each member index.
+    pub(crate) member_ids: MemberIds,
     /// The clock of generations: the highest time seen.
     generation_time: AtomicU64,
     /// Our part of a generation.
@@ -136,6 +143,8 @@ struct Stripe {
     dirty: Vec<u32>,
     /// Counters that have changed since they were logged.
     unlogged: Vec<u32>,
+    /// Names of counters that are gone since the log was written.
+    removed: Vec<Name>,
 }
 
 /// A table entry: the hash bits save a look at the counter when the table grows or two names collide.
@@ -234,6 +243,7 @@ impl Keyspace {
             zeros: VecDeque::new(),
             dirty: Vec::new(),
             unlogged: Vec::new(),
+            removed: Vec::new(),
         };
         let mut precisions = PrecisionTable::new();
         let default = precisions.id(default_precision).expect("an empty table has room");
@@ -245,6 +255,7 @@ impl Keyspace {
             precisions: RwLock::new(precisions),
             default_precision: AtomicUsize::new(usize::from(default.0)),
             horizons: Horizons::default(),
+            member_ids: MemberIds::default(),
             generation_time: AtomicU64::new(0),
             author: AtomicU64::new(0),
             is_recovering: AtomicBool::new(false),
@@ -494,15 +505,18 @@ impl Keyspace {
         let mut stripe = self.lock(place.stripe);
         let Some(index) = stripe.find(place.hash, name) else { return };
         if stripe.counters.get(index).is_some_and(is_to_go) {
-            self.remove_at(&mut stripe, place.hash, index);
+            self.remove_at(&mut stripe, place, index);
         }
     }
 
-    fn remove_at(&self, stripe: &mut Stripe, hash: u32, index: u32) {
-        if let Some(counter) = stripe.remove(hash, index)
-            && !counter.marks.has(Marks::HIDDEN)
-        {
+    fn remove_at(&self, stripe: &mut Stripe, place: Place, index: u32) {
+        let Some(counter) = stripe.remove(place.hash, index) else { return };
+        if !counter.marks.has(Marks::HIDDEN) {
             self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+        if self.unlogged.is_on() {
+            stripe.removed.push(counter.into_name());
+            self.unlogged.note(place.stripe);
         }
     }
 
@@ -570,8 +584,8 @@ impl Keyspace {
                 let Some(counter) = stripe.counters.get_mut(index) else { continue };
                 counter.marks.set(Marks::ZERO_LISTED, false);
                 if counter.is_disposable() && is_settled(counter) {
-                    let hash = self.place(counter.name()).hash;
-                    self.remove_at(&mut stripe, hash, index);
+                    let place = self.place(counter.name());
+                    self.remove_at(&mut stripe, place, index);
                 } else {
                     stripe.note_zero(index, now);
                 }
@@ -585,7 +599,11 @@ impl Keyspace {
         for number in 0..STRIPES {
             let mut stripe = self.lock(number);
             stripe.table = HashTable::new();
-            stripe.counters.clear();
+            let gone = std::mem::replace(&mut stripe.counters, Slab::new());
+            if self.unlogged.is_on() && gone.len() > 0 {
+                stripe.removed.extend(gone.into_entries().map(Counter::into_name));
+                self.unlogged.note(number);
+            }
             stripe.zeros = VecDeque::new();
             stripe.dirty = Vec::new();
             stripe.unlogged = Vec::new();

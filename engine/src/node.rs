@@ -7,6 +7,7 @@ use crate::clients::{Client, Clients, Peer, Wake};
 use crate::command::{CommandSpec, Context, Flag, Outcome};
 use crate::commands;
 use crate::error::ClientError;
+use crate::facts::Kept;
 use crate::glob::{Case, is_match};
 use crate::ids::NodeId;
 use crate::keyspace::{Cursor, Keyspace};
@@ -87,6 +88,8 @@ pub struct Node {
     pub(crate) shell: Arc<dyn Shell>,
     pub(crate) started: Now,
     pub(crate) run_id: [u8; 20],
+    /// Facts about the node that the disk keeps.
+    pub(crate) kept: Mutex<Kept>,
     id: RwLock<NodeId>,
     settings: RwLock<Arc<Settings>>,
     commands: CommandTable,
@@ -148,6 +151,7 @@ impl Node {
             shell: config.shell,
             started: config.now,
             run_id: config.run_id,
+            kept: Mutex::default(),
             id: RwLock::new(config.id),
             commands: CommandTable::new(&config.settings.rename_command),
             settings: RwLock::new(Arc::new(config.settings)),

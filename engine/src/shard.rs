@@ -72,6 +72,14 @@ pub(crate) struct Moving {
     pub(crate) precision_units: i128,
 }
 
+impl Moving {
+    /// Of a shard that was moving when it was written to disk: it stands, and how far the truth has moved since is not
+    /// known.
+    pub(crate) fn unanchored(precision_units: i128) -> Moving {
+        Moving { slope: 0.0, moment: Micros(0), moment_error: Micros::NEVER, precision_units }
+    }
+}
+
 impl PeerShard {
     pub(crate) fn new(
         member: MemberIndex,
@@ -101,6 +109,12 @@ impl PeerShard {
 
     pub(crate) fn moving(&self) -> Option<&Moving> {
         self.moving.as_deref()
+    }
+
+    /// Whether it was read from disk and had been moving: its value is where its line once stood, and its owner must be
+    /// asked for this seq again.
+    pub(crate) fn is_unanchored(&self) -> bool {
+        self.moving.as_ref().is_some_and(|moving| moving.moment_error == Micros::NEVER)
     }
 
     /// The generation that it is stated in, given that of the counter's record.
@@ -145,7 +159,8 @@ impl PeerShard {
         self.moving.is_none() && self.value.is_zero() && self.generation(generation) == generation
     }
 
-    /// Joins it with what has come. Commutative, associative and idempotent: the later seq stands.
+    /// Joins it with what has come. Commutative, associative and idempotent: the later seq stands; of one
+    /// seq, the copy that knows its line.
     pub(crate) fn merge(
         &mut self,
         mut shard: PeerShard,
@@ -155,8 +170,8 @@ impl PeerShard {
     ) -> Merged {
         match shard.seq.cmp(&self.seq) {
             std::cmp::Ordering::Less => Merged::Stale,
-            std::cmp::Ordering::Equal => Merged::Duplicate,
-            std::cmp::Ordering::Greater => {
+            std::cmp::Ordering::Equal if !self.is_unanchored() || shard.is_unanchored() => Merged::Duplicate,
+            std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => {
                 shard.set_generation(generation, record);
                 shard.decimals = shard.decimals.max(self.decimals);
                 *self = shard;

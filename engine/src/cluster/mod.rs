@@ -15,7 +15,7 @@ mod members;
 mod nodes_file;
 mod updates;
 mod view;
-mod wire;
+pub(crate) mod wire;
 
 use crate::ids::NodeId;
 use std::net::SocketAddr;

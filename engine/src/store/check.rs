@@ -137,7 +137,7 @@ pub fn repair<D: Disk>(disk: &mut D, seed: u64) -> Result<Option<Repaired>, Stor
     match load(disk, &mut Nowhere) {
         Ok(_) => return Ok(None),
         Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => {}
-        Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. })) => return Err(error),
+        Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. } | StoreError::Unusable { .. })) => return Err(error),
     }
     let layout = Layout::read(disk)?;
     let family = known_family(disk, &layout)?;
@@ -226,7 +226,7 @@ fn known_family<D: Disk>(disk: &mut D, layout: &Layout) -> Result<Option<u64>, S
         match FileReader::new(disk, kind, number, len).header() {
             Ok(header) => return Ok(Some(header.family)),
             Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => {}
-            Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. })) => return Err(error),
+            Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. } | StoreError::Unusable { .. })) => return Err(error),
         }
     }
     Ok(None)
@@ -238,7 +238,7 @@ fn limit<D: Disk>(disk: &mut D, layout: &Layout, number: u64, len: u64) -> Resul
     match FileReader::new(disk, FileKind::Segment, number + 1, next_len).header() {
         Ok(header) => Ok(header.previous_len),
         Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => Ok(len),
-        Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. })) => Err(error),
+        Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. } | StoreError::Unusable { .. })) => Err(error),
     }
 }
 

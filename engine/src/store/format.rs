@@ -386,6 +386,11 @@ impl Block {
         Ok(records)
     }
 
+    /// The error for a block whose records are well formed but mean nothing to their reader.
+    pub(crate) fn refused(&self, reason: String) -> StoreError {
+        StoreError::Unusable { file: self.file.to_string(), offset: self.offset, reason }
+    }
+
     fn malformed(&self) -> StoreError {
         StoreError::Damaged {
             directory: self.directory.to_string(),
