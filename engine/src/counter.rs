@@ -319,6 +319,7 @@ impl Counter {
         value: Value,
         generation: Generation,
         is_deletion: bool,
+        acknowledged: Seq,
         now: Micros,
         horizons: &Horizons,
     ) {
@@ -348,19 +349,23 @@ impl Counter {
         let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
         full.record = Some(before);
         full.since_start = full.since_start.take().map(|_| Box::new(0));
-        self.learn(record);
+        self.learn(record, acknowledged);
         self.make_full().is_restated = true;
         self.note_decimals(value);
     }
 
-    /// Takes over a higher generation and restates the own shard relative to it. False if it is not higher.
-    pub(crate) fn learn(&mut self, record: Record) -> bool {
+    /// Takes over a higher generation and restates the own shard relative to it. False if it is not higher. Every member has
+    /// applied our stream up to `acknowledged`, so what only older generations could ask back is forgotten.
+    pub(crate) fn learn(&mut self, record: Record, acknowledged: Seq) -> bool {
         if record.generation <= self.generation() {
             return false;
         }
         let own = self.own().units();
         let full = self.make_full();
         let amount = full.subtracted.amount_for(record.observed_of(MemberIndex::SELF));
+        if full.record_seq != Seq::ZERO && full.record_seq <= acknowledged {
+            full.subtracted.forget_before(full.generation);
+        }
         let is_counted = full.seq != Seq::ZERO || own != 0 || !full.subtracted.is_empty();
         if is_counted {
             full.subtracted.note(full.generation, amount);

@@ -303,8 +303,7 @@ impl<'a> Loader<'a> {
             if let Some(id) = self.facts.id {
                 self.node.set_id(id);
             }
-            let mut facts = self.facts;
-            facts.applied.retain(|member, _| *member != MemberIndex::SELF);
+            let facts = self.facts;
             let mut kept = self.node.kept.lock();
             (kept.facts, kept.nodes) = (facts, self.table);
         }

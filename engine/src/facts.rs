@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `nodes` | count, then each: 20 bytes | the table of nodes: ids by number, from 0. It only ever grows |
 //! | `self` | 20 bytes id, incarnation, clock, 20 bytes id | whose counters these are; the highest incarnation used; the last deletion of everything, its clock and its author (zeros: none) |
-//! | `applied` | count, then each: number of the node, seq | up to where each node's stream has been applied |
+//! | `applied` | count, then each: number of the node, seq | up to where each node's stream, the own one too, is on disk |
 //!
 //! Example, `self` of a node in its incarnation 7 (20 bytes of 0x11): `01 11..11 07 00 00..00`.
 
@@ -49,7 +49,7 @@ pub(crate) struct NodeFacts {
     /// The highest incarnation used.
     pub(crate) incarnation: u32,
     pub(crate) last_reset: LastReset,
-    /// Up to where each member's stream has been applied.
+    /// Up to where each member's stream has been applied; under `MemberIndex::SELF` the last own publication.
     pub(crate) applied: BTreeMap<MemberIndex, Seq>,
 }
 

@@ -17,7 +17,7 @@ pub(crate) use durable::Noted;
 
 use crate::clients::Wake;
 use crate::counter::{Counter, Marks, Name, PrecisionId};
-use crate::ids::Generation;
+use crate::ids::{Generation, Seq};
 use crate::member_ids::MemberIds;
 use crate::precision::{Precision, PrecisionTable, TooManyPrecisions};
 use crate::prediction::Track;
@@ -61,6 +61,8 @@ pub struct Keyspace {
     author: AtomicU64,
     /// Peers may still hold later states of own shards than we do: what is counted meanwhile is noted apart.
     pub(crate) is_recovering: AtomicBool,
+    /// Every member has applied our stream up to here.
+    acknowledged: RwLock<Seq>,
     /// For the cluster.
     pub(crate) dirty: Listening,
     /// For the log.
@@ -259,6 +261,7 @@ impl Keyspace {
             generation_time: AtomicU64::new(0),
             author: AtomicU64::new(0),
             is_recovering: AtomicBool::new(false),
+            acknowledged: RwLock::new(Seq::ZERO),
             dirty: Listening::default(),
             unlogged: Listening::default(),
         }
@@ -276,6 +279,15 @@ impl Keyspace {
         let seen = self.generation_time.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
         let seen = seen.expect("the update always has a value");
         Generation { time: wall.max(seen + 1), author: self.author.load(Ordering::Relaxed) }
+    }
+
+    /// Every member has applied our stream up to here.
+    pub(crate) fn acknowledged(&self) -> Seq {
+        *self.acknowledged.read()
+    }
+
+    pub(crate) fn set_acknowledged(&self, seq: Seq) {
+        *self.acknowledged.write() = seq;
     }
 
     /// Takes note of a generation from elsewhere.
@@ -475,7 +487,7 @@ impl Keyspace {
     pub fn set(&self, name: &[u8], value: Value, now: Now, room: bool) -> Result<(), ChangeError> {
         let generation = self.next_generation(now);
         self.update(name, now.monotonic, room, |counter| {
-            counter.set(value, generation, false, now.monotonic, &self.horizons);
+            counter.set(value, generation, false, self.acknowledged(), now.monotonic, &self.horizons);
             Ok(())
         })
     }
@@ -488,7 +500,7 @@ impl Keyspace {
         let generation = self.next_generation(now);
         let default = self.default_precision_id();
         let deleted: Result<(), ChangeError> = self.update(name, now.monotonic, false, |counter| {
-            counter.set(Value::ZERO, generation, true, now.monotonic, &self.horizons);
+            counter.set(Value::ZERO, generation, true, self.acknowledged(), now.monotonic, &self.horizons);
             counter.marks.set(Marks::PRECISION_SET, false);
             counter.precision = default;
             Ok(())

@@ -4,6 +4,7 @@
 //! due. All take `&self`; every lock inside is short and never held across a call of the shell.
 
 use crate::clients::{Client, Clients, Peer, Wake};
+use crate::cluster::ClusterView;
 use crate::command::{CommandSpec, Context, Flag, Outcome};
 use crate::commands;
 use crate::error::ClientError;
@@ -33,6 +34,10 @@ pub trait Shell: Send + Sync {
     /// Tells the shell that settings have changed, so that it can act on those that are its own (log level,
     /// client limits). An error refuses the change.
     fn settings_changed(&self, settings: &Settings) -> Result<(), String>;
+    /// Something that the operator must look at; the shell bounds the rate.
+    fn warn(&self, text: &str);
+    /// The state has changed in a way that the operator may want to know.
+    fn info(&self, text: &str);
 }
 
 /// Facts about the process that only the shell knows.
@@ -92,6 +97,7 @@ pub struct Node {
     pub(crate) kept: Mutex<Kept>,
     id: RwLock<NodeId>,
     settings: RwLock<Arc<Settings>>,
+    cluster_view: RwLock<Arc<ClusterView>>,
     commands: CommandTable,
     next_tick: Mutex<Micros>,
     used_memory: AtomicU64,
@@ -153,6 +159,12 @@ impl Node {
             run_id: config.run_id,
             kept: Mutex::default(),
             id: RwLock::new(config.id),
+            cluster_view: RwLock::new(Arc::new(ClusterView::alone(
+                config.id,
+                config.settings.cluster_announce_ip.parse().ok(),
+                config.settings.port,
+                config.settings.port.saturating_add(crate::settings::BUS_PORT_OFFSET),
+            ))),
             commands: CommandTable::new(&config.settings.rename_command),
             settings: RwLock::new(Arc::new(config.settings)),
             next_tick: Mutex::new(config.now.monotonic + TICK),
@@ -174,6 +186,25 @@ impl Node {
     /// The settings in force.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read())
+    }
+
+    /// The cluster as it was lately; never older than a fraction of a second while its thread runs.
+    pub fn cluster_view(&self) -> Arc<ClusterView> {
+        Arc::clone(&self.cluster_view.read())
+    }
+
+    pub(crate) fn set_cluster_view(&self, view: Arc<ClusterView>) {
+        *self.cluster_view.write() = view;
+    }
+
+    /// Sets how the thread of the cluster is woken when a counter has changed; once.
+    pub fn set_cluster_wake(&self, wake: Wake) {
+        self.keyspace.dirty.set_wake(wake);
+    }
+
+    /// Whether the cluster has something to look at.
+    pub fn is_cluster_dirty(&self) -> bool {
+        self.keyspace.dirty.is_woken()
     }
 
     /// Replaces settings that are no longer in force.

@@ -13,24 +13,64 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Most members that a node can know in its lifetime, departed ones included.
 pub const MAX_MEMBERS: usize = 1_024;
 
-/// Until when each member's lines are followed, on our monotonic clock. Written by the cluster, read by every GET.
+/// What every GET must know of each member: until when its lines are followed, and as of when they hold. Moments on our
+/// monotonic clock. Written by the cluster alone.
 #[derive(Debug)]
-pub struct Horizons(Box<[AtomicU64]>);
+pub struct Horizons {
+    follow_until: Box<[AtomicU64]>,
+    as_of: Box<[AtomicU64]>,
+}
+
+/// Stands in `as_of` where there is no member.
+const NOBODY: u64 = u64::MAX;
 
 impl Default for Horizons {
     fn default() -> Horizons {
-        Horizons((0..MAX_MEMBERS).map(|_| AtomicU64::new(0)).collect())
+        let all = |value: u64| (0..MAX_MEMBERS).map(|_| AtomicU64::new(value)).collect();
+        Horizons { follow_until: all(0), as_of: all(NOBODY) }
     }
 }
 
 impl Horizons {
     /// The latest moment to which this member's lines may be drawn.
     pub(crate) fn of(&self, member: MemberIndex) -> Micros {
-        Micros(self.0[usize::from(member.0)].load(Ordering::Relaxed))
+        Micros(self.follow_until[usize::from(member.0)].load(Ordering::Relaxed))
     }
 
-    pub(crate) fn set(&self, member: MemberIndex, horizon: Micros) {
-        self.0[usize::from(member.0)].store(horizon.0, Ordering::Relaxed);
+    /// From now on this is a member, of which nothing is known yet.
+    pub(crate) fn add(&self, member: MemberIndex) {
+        let absent = self.as_of[usize::from(member.0)].compare_exchange(
+            NOBODY,
+            0,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        debug_assert!(absent.is_ok() || self.as_of(member).is_some());
+    }
+
+    /// It is no member any more; its lines stand still.
+    pub(crate) fn remove(&self, member: MemberIndex) {
+        self.as_of[usize::from(member.0)].store(NOBODY, Ordering::Relaxed);
+        self.follow_until[usize::from(member.0)].store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn follow(&self, member: MemberIndex, until: Micros) {
+        self.follow_until[usize::from(member.0)].fetch_max(until.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_as_of(&self, member: MemberIndex, as_of: Micros) {
+        self.as_of[usize::from(member.0)].store(as_of.0, Ordering::Relaxed);
+    }
+
+    /// The moment as of which what is known of this member holds; `None`: it is no member.
+    pub(crate) fn as_of(&self, member: MemberIndex) -> Option<Micros> {
+        Some(self.as_of[usize::from(member.0)].load(Ordering::Relaxed)).filter(|&at| at != NOBODY).map(Micros)
+    }
+
+    /// The moment as of which everything that is known of others holds: now, if there are none.
+    pub(crate) fn oldest_as_of(&self, now: Micros) -> Micros {
+        let known = self.as_of.iter().map(|at| at.load(Ordering::Relaxed)).filter(|&at| at != NOBODY);
+        known.min().map_or(now, |oldest| Micros(oldest).min(now))
     }
 }
 

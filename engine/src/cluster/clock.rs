@@ -18,19 +18,24 @@ pub(crate) struct PeerClock {
     updated: Micros,
 }
 
-/// A moment of a peer's clock on ours.
+/// A moment of a peer's clock on ours, microseconds; negative before our clock began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Local {
     /// In the middle of what it can be.
-    pub(crate) best: Micros,
+    pub(crate) best: i64,
     /// How far `best` may be off.
-    pub(crate) error: Micros,
+    pub(crate) error: i64,
 }
 
 impl Local {
-    /// The earliest that it can be.
+    /// The earliest that it can be; our clock's zero if it lies before.
     pub(crate) fn earliest(self) -> Micros {
-        self.best - self.error
+        Micros((self.best - self.error).max(0) as u64)
+    }
+
+    /// As the moment of a line, which wraps round below zero.
+    pub(crate) fn moment(self) -> Micros {
+        Micros(self.best as u64)
     }
 }
 
@@ -89,7 +94,7 @@ impl PeerClock {
         }
         let middle = self.at_least + (self.at_most - self.at_least) / 2;
         let error = (self.at_most - self.at_least) / 2 + 1;
-        Some(Local { best: Micros((moment - middle).max(0) as u64), error: Micros(error.unsigned_abs()) })
+        Some(Local { best: moment.saturating_sub(middle), error })
     }
 }
 
@@ -105,8 +110,8 @@ mod tests {
         clock.note_echo(Micros(1_000_000), Micros(6_003_000), Micros(1_004_000));
         clock.note_arrival(Micros(6_003_000), Micros(1_004_000));
         let local = clock.to_local(6_003_000).unwrap();
-        assert!(local.best.0.abs_diff(1_003_000) <= local.error.0, "{local:?}");
-        assert!(local.error.0 <= 2_100, "{local:?}");
+        assert!((local.best - 1_003_000).abs() <= local.error, "{local:?}");
+        assert!(local.error <= 2_100, "{local:?}");
         assert!(local.earliest() <= Micros(1_003_000));
     }
 

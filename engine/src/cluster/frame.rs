@@ -70,7 +70,9 @@ impl Hello {
         let epoch = ResetEpoch { clock: reader.number("epoch")?, author: reader.id("epoch")? };
         let mut rest = reader.rest();
         match GossipEntry::decode(&mut rest) {
-            Ok(Some(GossipEntry::Member(announcement))) if rest.is_empty() => Ok(Hello { epoch, announcement }),
+            Ok(Some(GossipEntry::Member(announcement))) if rest.is_empty() => {
+                Ok(Hello { epoch, announcement })
+            }
             _ => Err(DecodeError { what: "announcement" }),
         }
     }
@@ -237,6 +239,15 @@ impl Heartbeat {
         }
         reader.end()?;
         let is_complete = flags & 1 != 0;
-        Ok(Heartbeat { stamp, echo, hold, is_complete, is_recovering: flags & 2 != 0, as_of_age, sent, digests })
+        Ok(Heartbeat {
+            stamp,
+            echo,
+            hold,
+            is_complete,
+            is_recovering: flags & 2 != 0,
+            as_of_age,
+            sent,
+            digests,
+        })
     }
 }

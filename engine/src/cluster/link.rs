@@ -5,9 +5,9 @@ use crate::cluster::clock::PeerClock;
 use crate::cluster::members::DialTarget;
 use crate::cluster::names::{NamesIn, NamesOut};
 use crate::ids::{MemberIndex, NodeId, Seq};
-use crate::keyspace::Cursor;
+use crate::keyspace::{Cursor, Handle};
 use crate::time::Micros;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Bytes that may wait in the shell's queue of a link before updates are held back. Heartbeats are not.
@@ -53,6 +53,16 @@ pub(crate) struct Carried {
     pub(crate) updates_received: u64,
 }
 
+impl Carried {
+    /// Adds what another link has carried.
+    pub(crate) fn add(&mut self, other: &Carried) {
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.updates_sent += other.updates_sent;
+        self.updates_received += other.updates_received;
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -78,7 +88,7 @@ pub(crate) struct Link {
     /// By owner of the shards: what the peer wants from us. Our own stream is always among them.
     pub(crate) outgoing: BTreeMap<MemberIndex, Outgoing>,
     /// The `members` frame that the peer has.
-    pub(crate) members_sent: Option<u64>,
+    pub(crate) members_sent: Option<(u64, usize)>,
     /// The peer's shards are of the same reset epoch as ours.
     pub(crate) is_same_epoch: bool,
     pub(crate) carried: Carried,
@@ -86,8 +96,10 @@ pub(crate) struct Link {
     pub(crate) is_incoming_complete: bool,
     /// In the peer's last heartbeat: it does not know yet what its own shards are.
     pub(crate) is_peer_recovering: bool,
-    /// Streams that we are receiving a copy of everything of.
-    pub(crate) copying: BTreeMap<MemberIndex, ()>,
+    /// We have asked the peer what it holds of our own shards.
+    pub(crate) has_asked_for_own: bool,
+    /// Streams that we are receiving a copy of everything of, and what was mentioned.
+    pub(crate) copying: BTreeMap<MemberIndex, BTreeSet<Handle>>,
 }
 
 impl Link {
@@ -113,6 +125,7 @@ impl Link {
             carried: Carried::default(),
             is_incoming_complete: false,
             is_peer_recovering: true,
+            has_asked_for_own: false,
             copying: BTreeMap::new(),
         }
     }

@@ -28,7 +28,6 @@ use std::net::IpAddr;
 pub use crate::cluster::forgotten::MAX_FORGOTTEN;
 pub use crate::cluster::meets::{FailedMeet, MAX_MEETS, TooManyMeets};
 
-
 /// Reported ages up to this are not kept: at least as long as the shortest node timeout, so they never count.
 const NEGLIGIBLE_AGE: Micros = Micros::from_millis(100);
 
@@ -226,6 +225,14 @@ impl Members {
 
     // ---- Who ----
 
+    /// Whether that index is a member's, and not a departed one's.
+    pub(crate) fn index_of_live(&self, index: MemberIndex) -> bool {
+        self.slots
+            .get(usize::from(index.0))
+            .and_then(Option::as_ref)
+            .is_some_and(|member| !member.is_departed)
+    }
+
     /// What this node says about itself.
     pub fn own(&self) -> &Announcement {
         &self.slot(MemberIndex::SELF).announced
@@ -345,6 +352,11 @@ impl Members {
             self.slot_mut(MemberIndex::SELF).announced = own;
             self.revision += 1;
         }
+    }
+
+    /// An id that nobody has, from the seed.
+    pub fn made_up_id(&mut self) -> NodeId {
+        self.jitter.id()
     }
 
     /// Begins anew, knowing nobody: CLUSTER RESET. `id`: a new one for HARD. The incarnation is raised at least by one.

@@ -17,8 +17,33 @@ mod updates;
 mod view;
 pub(crate) mod wire;
 
-use crate::ids::NodeId;
-use std::net::SocketAddr;
+mod heartbeat;
+mod hello;
+mod link;
+mod names;
+mod publish;
+mod receive;
+mod send;
+mod stream;
+
+use crate::cluster::gossip::Announcement;
+use crate::cluster::link::{Link, Outgoing};
+use crate::cluster::members::{DialTarget, FailedMeet, Members};
+use crate::cluster::nodes_file::NodesFile;
+use crate::cluster::publish::Publisher;
+use crate::cluster::stream::Stream;
+use crate::cluster::view::Traffic;
+use crate::ids::{MemberIndex, NodeId, Seq};
+use crate::node::{Node, TaskResult};
+use crate::prediction::Pace;
+use crate::time::{Micros, Now};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+pub use members::MemberState;
+pub use nodes_file::{NodesFileError, ResetEpoch};
+pub use view::{ClusterView, HelloRow, MemberView};
 
 /// Longest frame in bytes, without its length prefix. A longer announcement is a fault of the peer.
 pub const MAX_FRAME_LEN: usize = 1 << 20;
@@ -96,7 +121,7 @@ pub enum Effect {
 /// What an operator asks of the cluster (CLUSTER ...); carried out by the thread that owns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterRequest {
-    /// Join the node at this address (bus port already worked out) to ours.
+    /// Join the node at this address to ours.
     Meet {
         /// Its bus address.
         bus: SocketAddr,
@@ -115,3 +140,425 @@ pub enum ClusterRequest {
     /// Delete all counters on every member (DEBUG RESET).
     ResetAll,
 }
+
+/// How the cluster side of a node begins.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterConfig {
+    /// For jitter and made-up ids.
+    pub seed: u64,
+    /// The nodes file as it was found; `None`: there is none.
+    pub nodes_file: Option<Vec<u8>>,
+    /// Seconds since 1970 at the start; raised above every incarnation that is known.
+    pub incarnation: u32,
+    /// Everything of our own stream up to here came from the disk.
+    pub own_head: Seq,
+    /// Other members' streams up to where the disk has them.
+    pub heads: Vec<(NodeId, Seq)>,
+}
+
+/// How long the lines of a member that has fallen silent are followed.
+pub const FOLLOW: Micros = Micros::from_millis(1_000);
+
+/// Between two heartbeats on a link.
+pub const HEARTBEAT: Micros = Micros::from_millis(200);
+
+/// A connection on which no Hello has come for this long is closed.
+const HELLO_LIMIT: Micros = Micros::from_secs(5);
+
+/// How long a starting node waits for members it can't reach before it publishes.
+const RECOVERY_LIMIT: Micros = Micros::from_secs(3);
+
+/// What is known of a member beside membership.
+#[derive(Debug, Default)]
+struct Peer {
+    /// Its stream as far as it has been applied here.
+    stream: Stream,
+    /// It has said that it has applied ours up to here, and that nothing of its own was left to tell us.
+    acknowledged: Seq,
+    /// Its shards were within the precision of what we have at this moment of our clock.
+    as_of: Micros,
+    /// The link over which we get its stream though it is another member's.
+    relay: Option<(LinkId, Micros)>,
+    /// By owner: a stream in which zero counters were removed without this member's knowledge, and how far it was then. A
+    /// position before that calls for a copy of everything.
+    copy_floor: BTreeMap<MemberIndex, Seq>,
+    /// In its last digest, what it has of others.
+    holds: BTreeMap<MemberIndex, Seq>,
+    carried: link::Carried,
+}
+
+/// While a starting node asks what others hold of its own shards.
+#[derive(Debug)]
+struct Recovery {
+    since: Micros,
+    /// Who has not answered.
+    waiting: BTreeSet<MemberIndex>,
+    /// Everything up to here we had ourselves.
+    position: Seq,
+}
+
+/// The cluster side of a node. Owned by one thread.
+pub struct Cluster {
+    node: Arc<Node>,
+    members: Members,
+    links: BTreeMap<LinkId, Link>,
+    link_of: BTreeMap<MemberIndex, LinkId>,
+    last_link: u64,
+    peers: BTreeMap<MemberIndex, Peer>,
+    publisher: Publisher,
+    pace: Pace,
+    recovery: Option<Recovery>,
+    epoch: ResetEpoch,
+    effects: VecDeque<Effect>,
+    next_heartbeat: Micros,
+    next_housekeeping: Micros,
+    saved_revision: u64,
+    traffic: Traffic,
+    timeout: Micros,
+    now: Now,
+}
+
+impl Cluster {
+    /// The cluster side of this node.
+    ///
+    /// # Errors
+    /// The nodes file is damaged.
+    pub fn new(node: Arc<Node>, config: ClusterConfig, now: Now) -> Result<Cluster, NodesFileError> {
+        let settings = node.settings();
+        let port = match settings.cluster_announce_port {
+            0 => settings.port,
+            port => port,
+        };
+        let bus_port = match settings.cluster_announce_bus_port {
+            0 => port.saturating_add(crate::settings::BUS_PORT_OFFSET),
+            port => port,
+        };
+        let incarnation = config.incarnation.max(config.own_head.incarnation.saturating_add(1)).max(1);
+        let own = Announcement {
+            id: node.id(),
+            incarnation,
+            joined: incarnation,
+            number: 0,
+            ip: settings.cluster_announce_ip.parse::<IpAddr>().ok(),
+            port,
+            bus_port,
+        };
+        let file = config.nodes_file.as_deref().map(NodesFile::parse).transpose()?;
+        let (members, epoch) = match &file {
+            None => (Members::new(own, config.seed, now.monotonic), ResetEpoch::NONE),
+            Some(file) => (Members::load(file, own, config.seed, now.monotonic), file.reset),
+        };
+        let incarnation = members.own().incarnation;
+        let mut publisher = Publisher::new(incarnation);
+        publisher.stream.restart_at(config.own_head);
+        let mut cluster = Cluster {
+            timeout: Micros::from_millis(settings.cluster_node_timeout_ms),
+            pace: Pace { history: Micros::from_secs(settings.history_size_secs.into()), ..Pace::default() },
+            node,
+            members,
+            links: BTreeMap::new(),
+            link_of: BTreeMap::new(),
+            last_link: 0,
+            peers: BTreeMap::new(),
+            publisher,
+            recovery: None,
+            epoch,
+            effects: VecDeque::new(),
+            next_heartbeat: now.monotonic,
+            next_housekeeping: now.monotonic,
+            saved_revision: u64::MAX,
+            traffic: Traffic::default(),
+            now,
+        };
+        cluster.node.set_id(cluster.members.own().id);
+        cluster.node.keyspace.set_author(cluster.members.own().id.author());
+        let known: Vec<MemberIndex> = cluster.members.peers().map(|(index, _)| index).collect();
+        for &member in &known {
+            cluster.add_peer(member);
+        }
+        for (id, head) in config.heads {
+            if let Some(peer) = cluster.members.index_of(id).and_then(|index| cluster.peers.get_mut(&index)) {
+                peer.stream.restart_at(head);
+            }
+        }
+        if !known.is_empty() {
+            cluster.begin_recovery(&known);
+        }
+        cluster.housekeep();
+        Ok(cluster)
+    }
+
+    /// Names a connection that a peer has made.
+    pub fn new_link(&mut self) -> LinkId {
+        self.last_link += 1;
+        LinkId(self.last_link)
+    }
+
+    /// Takes what has happened; what follows from it comes out of `pop_effect`.
+    pub fn handle(&mut self, input: Input<'_>, now: Now) {
+        self.now = now;
+        match input {
+            Input::Dialed { link } => self.greet(link),
+            Input::Accepted { link, from } => {
+                self.links.insert(link, Link::new(link, None, Some(from.ip()), now.monotonic));
+                self.greet(link);
+            }
+            Input::Received { link, frame } => self.receive(link, frame),
+            Input::Sent { link, bytes } => {
+                if let Some(link) = self.links.get_mut(&link) {
+                    link.queued = link.queued.saturating_sub(bytes);
+                }
+            }
+            Input::Closed { link, reason } => self.drop_link(link, reason),
+            Input::Timer => {}
+        }
+        self.run();
+    }
+
+    /// What the shell is to do next.
+    pub fn pop_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When `Input::Timer` is due.
+    pub fn deadline(&self) -> Micros {
+        let mut deadline =
+            self.next_heartbeat.min(self.next_housekeeping).min(self.members.deadline(self.timeout));
+        if self.is_publishing() {
+            deadline = deadline.min(self.publisher.deadline(&self.node.keyspace));
+        }
+        if self.links.values().any(|link| self.has_work(link)) {
+            deadline = Micros(0);
+        }
+        deadline
+    }
+
+    /// Carries out what an operator asks.
+    pub fn request(&mut self, request: ClusterRequest, now: Now) -> TaskResult {
+        self.now = now;
+        let result = match request {
+            ClusterRequest::Meet { bus, port } => match self.members.meet(bus, port, now.monotonic) {
+                Ok(_) => TaskResult::Ok,
+                Err(error) => TaskResult::Error(format!("ERR {error}")),
+            },
+            ClusterRequest::Forget(id) => self.forget(id),
+            ClusterRequest::Reset { hard } => self.reset(hard),
+            ClusterRequest::SaveConfig => {
+                self.save_nodes();
+                TaskResult::Ok
+            }
+            ClusterRequest::ResetAll => {
+                let clock = self.node.keyspace.next_generation(now).time;
+                self.adopt_epoch(ResetEpoch { clock, author: self.members.own().id });
+                TaskResult::Ok
+            }
+        };
+        self.run();
+        result
+    }
+
+    /// Does everything that is due.
+    fn run(&mut self) {
+        let now = self.now.monotonic;
+        if self
+            .recovery
+            .as_ref()
+            .is_some_and(|recovery| recovery.waiting.is_empty() || now.since(recovery.since) > RECOVERY_LIMIT)
+        {
+            self.end_recovery();
+        }
+        for (target, to) in self.members.dials_due(now) {
+            self.dial(target, to);
+        }
+        if self.is_publishing() {
+            let node = Arc::clone(&self.node);
+            self.publisher.run(&node, &self.pace, now);
+        }
+        self.pump_all();
+        if now >= self.next_heartbeat {
+            self.next_heartbeat = now + HEARTBEAT;
+            self.send_heartbeats();
+            self.plan_relays();
+        }
+        if now >= self.next_housekeeping {
+            self.housekeep();
+        }
+    }
+
+    /// Whether own shards are looked at: somebody might want to know, and we know what they are.
+    fn is_publishing(&self) -> bool {
+        self.node.keyspace.dirty.is_on() && self.recovery.is_none()
+    }
+
+    fn dial(&mut self, target: DialTarget, to: SocketAddr) {
+        let id = self.new_link();
+        self.links.insert(id, Link::new(id, Some(target), Some(to.ip()), self.now.monotonic));
+        self.effects.push_back(Effect::Dial { link: id, to });
+    }
+
+    fn send(&mut self, id: LinkId, frame: Vec<u8>) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.queued += frame.len();
+        link.carried.bytes_sent += frame.len() as u64 + LENGTH_PREFIX;
+        self.traffic.messages_sent += 1;
+        self.effects.push_back(Effect::Send { link: id, frame });
+    }
+
+    /// Closes a link for a reason that the operator may want to know.
+    fn close(&mut self, id: LinkId, reason: &str) {
+        if self.links.contains_key(&id) {
+            self.effects.push_back(Effect::Close { link: id });
+            self.drop_link(id, reason);
+        }
+    }
+
+    /// Makes room for what is kept of a member.
+    fn add_peer(&mut self, member: MemberIndex) {
+        self.peers.entry(member).or_default();
+        let keyspace = &self.node.keyspace;
+        keyspace.horizons.add(member);
+        if !keyspace.dirty.is_on() {
+            keyspace.dirty.set_on(true);
+            self.publisher.publish_all();
+        }
+    }
+
+    /// Asks everybody what they hold of our own shards before anything is published.
+    fn begin_recovery(&mut self, members: &[MemberIndex]) {
+        self.node.keyspace.is_recovering.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.recovery = Some(Recovery {
+            since: self.now.monotonic,
+            waiting: members.iter().copied().collect(),
+            position: self.publisher.stream.head(),
+        });
+    }
+
+    fn end_recovery(&mut self) {
+        self.recovery = None;
+        self.node.keyspace.is_recovering.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.publisher.set_incarnation(self.members.own().incarnation);
+        self.publisher.publish_all();
+    }
+
+    /// What need not be done at once: the picture for clients, the nodes file, what is remembered for too long.
+    fn housekeep(&mut self) {
+        let now = self.now.monotonic;
+        self.next_housekeeping = now + HOUSEKEEPING;
+        let settings = self.node.settings();
+        self.timeout = Micros::from_millis(settings.cluster_node_timeout_ms);
+        self.pace.history = Micros::from_secs(settings.history_size_secs.into());
+        let late: Vec<LinkId> = self.late_links(now);
+        for id in late {
+            self.close(id, "nothing was heard on it for too long");
+        }
+        for failed in self.members.expire_meets(now, self.timeout) {
+            self.note_failed_meet(&failed);
+        }
+        self.trim_streams();
+        self.collect_zeros();
+        if self.members.revision() != self.saved_revision {
+            self.save_nodes();
+        }
+        self.refresh_view();
+    }
+
+    /// Links that should have said something by now.
+    fn late_links(&self, now: Micros) -> Vec<LinkId> {
+        let is_late = |link: &&Link| match link.member() {
+            Some(_) => now.since(link.last_received) > self.timeout,
+            None => now.since(link.opened) > HELLO_LIMIT.max(self.timeout),
+        };
+        self.links.values().filter(is_late).map(|link| link.id).collect()
+    }
+
+    fn note_failed_meet(&mut self, failed: &FailedMeet) {
+        self.node.shell.warn(&failed.to_string());
+    }
+
+    fn save_nodes(&mut self) {
+        self.saved_revision = self.members.revision();
+        let file = self.members.nodes_file(self.now.monotonic, self.timeout, self.epoch);
+        self.effects.push_back(Effect::SaveNodes(file.write()));
+    }
+
+    fn refresh_view(&mut self) {
+        let now = self.now.monotonic;
+        let stats = |member: MemberIndex| self.link_stats(member);
+        let is_complete = self.recovery.is_none();
+        let view = self.members.view((now, self.timeout), self.traffic, is_complete, stats);
+        self.node.set_cluster_view(Arc::new(view));
+    }
+
+    fn link_stats(&self, member: MemberIndex) -> Option<view::LinkStats> {
+        let peer = self.peers.get(&member)?;
+        let link = self.link_of.get(&member).and_then(|id| self.links.get(id));
+        let mut carried = peer.carried;
+        if let Some(link) = link {
+            carried.add(&link.carried);
+        }
+        Some(view::LinkStats {
+            bytes_sent: carried.bytes_sent,
+            bytes_received: carried.bytes_received,
+            updates_sent: carried.updates_sent,
+            updates_received: carried.updates_received,
+            round_trip: link.and_then(|link| link.round_trip),
+            lag: (peer.as_of != Micros(0)).then(|| self.now.monotonic.since(peer.as_of)),
+            applied: peer.stream.head(),
+            acknowledged: peer.acknowledged,
+        })
+    }
+
+    /// CLUSTER RESET: alone again, without counters.
+    fn reset(&mut self, hard: bool) -> TaskResult {
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        links.into_iter().for_each(|id| self.close(id, "CLUSTER RESET"));
+        let peers: Vec<MemberIndex> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|member| self.node.keyspace.horizons.remove(member));
+        self.peers.clear();
+        self.node.keyspace.dirty.set_on(false);
+        self.node.flush();
+        self.publisher.clear();
+        let id = hard.then(|| self.members.made_up_id());
+        let incarnation = (self.now.unix.secs() as u32).max(self.members.own().incarnation + 1);
+        self.members.reset(id, incarnation, self.now.monotonic);
+        self.publisher.set_incarnation(self.members.own().incarnation);
+        self.node.set_id(self.members.own().id);
+        self.node.keyspace.set_author(self.members.own().id.author());
+        self.recovery = None;
+        self.node.keyspace.is_recovering.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.save_nodes();
+        self.refresh_view();
+        TaskResult::Ok
+    }
+
+    /// Everything that was counted in an older epoch is void.
+    fn adopt_epoch(&mut self, epoch: ResetEpoch) {
+        self.epoch = epoch;
+        self.node.flush();
+        self.publisher.clear();
+        self.peers.values_mut().for_each(|peer| peer.copy_floor.clear());
+        let members: Vec<(LinkId, Option<MemberIndex>)> =
+            self.links.values().map(|link| (link.id, link.member())).collect();
+        for (id, member) in members {
+            if member.is_none() {
+                continue;
+            }
+            if let Some(link) = self.links.get_mut(&id) {
+                link.is_same_epoch = false;
+                link.outgoing.retain(|origin, _| *origin == MemberIndex::SELF);
+                link.outgoing.values_mut().for_each(|out| out.walk = None);
+            }
+            self.send_reset(id);
+        }
+        for peer in self.peers.values_mut() {
+            peer.relay = None;
+        }
+        self.save_nodes();
+    }
+}
+
+/// Bytes before each frame on the wire.
+const LENGTH_PREFIX: u64 = 4;
+
+/// Between two rounds of what need not be done at once.
+const HOUSEKEEPING: Micros = Micros::from_millis(100);

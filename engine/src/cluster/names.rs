@@ -54,9 +54,11 @@ impl NamesIn {
     pub(crate) fn resolve<'a>(&'a mut self, name: NameRef<'a>) -> Result<&'a [u8], DecodeError> {
         match name {
             NameRef::Literal(name) => Ok(name),
-            NameRef::Known(number) => {
-                self.names.get(number as usize).map(|name| name.as_slice()).ok_or(DecodeError { what: "name id" })
-            }
+            NameRef::Known(number) => self
+                .names
+                .get(number as usize)
+                .map(|name| name.as_slice())
+                .ok_or(DecodeError { what: "name id" }),
             NameRef::New(number, name) => {
                 if number as usize != self.names.len() || self.names.len() >= MAX_NAMES {
                     return Err(DecodeError { what: "new name id" });

@@ -26,10 +26,10 @@
 use crate::cluster::forgotten::MAX_FORGOTTEN;
 use crate::cluster::gossip::{Announcement, Forgotten};
 use crate::cluster::members::MemberState;
-use crate::shard::MAX_MEMBERS;
 use crate::cluster::view::{NodeLine, Role};
 use crate::ids::NodeId;
 use crate::settings::BUS_PORT_OFFSET;
+use crate::shard::MAX_MEMBERS;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;

@@ -1,0 +1,295 @@
+//! Heartbeats: being alive, clocks, as of when lines hold, who has what; and what follows from it.
+
+use crate::cluster::frame::{Digest, Heartbeat, kind};
+use crate::cluster::link::{Link, Outgoing};
+use crate::cluster::members::{MemberState, Report};
+use crate::cluster::wire::{Decoded, Put, Reader};
+use crate::cluster::{Cluster, FOLLOW, LinkId};
+use crate::counter::Counter;
+use crate::ids::{MemberIndex, Seq};
+use crate::time::Micros;
+
+/// A relay that has fallen behind is kept for so long.
+const RELAY_PATIENCE: Micros = Micros::from_secs(2);
+
+impl Cluster {
+    pub(super) fn send_heartbeats(&mut self) {
+        let established: Vec<LinkId> = self.link_of.values().copied().collect();
+        established.into_iter().for_each(|id| self.send_heartbeat(id));
+    }
+
+    pub(super) fn send_heartbeat(&mut self, id: LinkId) {
+        let now = self.now.monotonic;
+        let Some(link) = self.links.get(&id) else { return };
+        let Some(member) = link.member() else { return };
+        let out = link.outgoing.get(&MemberIndex::SELF);
+        let head = self.publisher.stream.head();
+        let is_complete = self.recovery.is_none()
+            && link.is_same_epoch
+            && out.is_some_and(|out| out.walk.is_none() && out.position >= head);
+        let (echo, hold) =
+            link.last_stamp.map_or((Micros(0), Micros(0)), |(stamp, at)| (stamp, now.since(at)));
+        let heartbeat = Heartbeat {
+            stamp: now,
+            echo,
+            hold,
+            is_complete,
+            is_recovering: self.recovery.is_some(),
+            as_of_age: now.since(self.publisher.as_of(&self.node.keyspace, now)),
+            sent: out.map_or(Seq::ZERO, |out| out.position),
+            digests: self.digests(now),
+        };
+        if let Some(link) = self.links.get_mut(&id) {
+            link.has_echoed |= echo != Micros(0);
+        }
+        self.members.ping_sent(member, self.now.unix);
+        self.send(id, heartbeat.encode());
+    }
+
+    /// What we have of everybody else.
+    fn digests(&self, now: Micros) -> Vec<Digest> {
+        let digest = |(&member, peer): (&MemberIndex, &super::Peer)| {
+            let known = self.members.announced(member).map(|_| self.members.known_of(member, now));
+            Digest {
+                member,
+                applied: peer.stream.head(),
+                evidence: known.map_or((0, Micros(0)), |known| known.evidence),
+                heard_age: known.map_or(Micros::from_secs(3_600), |known| known.age),
+                as_of_age: now.since(peer.as_of),
+                has_link: self.link_of.contains_key(&member),
+            }
+        };
+        self.peers.iter().map(digest).collect()
+    }
+
+    pub(super) fn receive_heartbeat(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
+        let heartbeat = Heartbeat::decode(reader)?;
+        let now = self.now.monotonic;
+        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+        let Some(member) = link.member() else { return Ok(()) };
+        link.clock.note_arrival(heartbeat.stamp, now);
+        if heartbeat.echo != Micros(0) {
+            link.clock.note_echo(heartbeat.echo, heartbeat.stamp - heartbeat.hold, now);
+            link.round_trip = Some(now.since(heartbeat.echo + heartbeat.hold));
+        }
+        link.last_stamp = Some((heartbeat.stamp, now));
+        link.is_incoming_complete = heartbeat.is_complete;
+        link.is_peer_recovering = heartbeat.is_recovering;
+        let (must_echo, is_same_epoch, clock) = (!link.has_echoed, link.is_same_epoch, link.clock);
+        let incarnation = self.members.incarnation(member);
+        self.members.heard(member, (incarnation, heartbeat.stamp), now);
+        self.members.pong_received(member, self.now.unix);
+        self.node.keyspace.horizons.follow(member, now + FOLLOW);
+        let as_of = |age: Micros| {
+            let moment = heartbeat.stamp.0 as i64 - age.0.min(i64::MAX as u64) as i64;
+            clock.to_local(moment).map(|local| local.earliest())
+        };
+        if heartbeat.is_complete && is_same_epoch {
+            self.note_as_of(member, heartbeat.sent, as_of(heartbeat.as_of_age));
+        }
+        let indices = self.links.get(&id).map(|link| link.indices.clone()).unwrap_or_default();
+        for digest in &heartbeat.digests {
+            let Some(&about) = indices.get(&digest.member) else { continue };
+            if about == MemberIndex::SELF {
+                self.take_acknowledgement(id, member, digest.applied, heartbeat.is_complete);
+                continue;
+            }
+            if let Some(peer) = self.peers.get_mut(&member) {
+                peer.holds.insert(about, digest.applied);
+            }
+            if about == member || self.members.announced(about).is_none() {
+                continue;
+            }
+            let report = Report { evidence: digest.evidence, age: digest.heard_age };
+            self.members.report(member, about, report, now);
+            if self.members.index_of_live(about) {
+                let age = self.members.known_of(about, now).age;
+                self.node.keyspace.horizons.follow(about, (now - age) + FOLLOW);
+                if is_same_epoch {
+                    self.note_as_of(about, digest.applied, as_of(digest.as_of_age));
+                }
+            }
+        }
+        if must_echo {
+            self.send_heartbeat(id);
+        }
+        Ok(())
+    }
+
+    /// A member's shards held at this moment, for whoever has its stream up to `sent`.
+    pub(super) fn note_as_of(&mut self, member: MemberIndex, sent: Seq, as_of: Option<Micros>) {
+        let (Some(peer), Some(as_of)) = (self.peers.get_mut(&member), as_of) else { return };
+        if peer.stream.head() >= sent && as_of > peer.as_of && self.members.index_of_live(member) {
+            peer.as_of = as_of;
+            self.node.keyspace.horizons.set_as_of(member, as_of);
+        }
+    }
+
+    /// A member has our stream up to `applied`.
+    fn take_acknowledgement(&mut self, id: LinkId, member: MemberIndex, applied: Seq, is_complete: bool) {
+        let Some(peer) = self.peers.get_mut(&member) else { return };
+        if is_complete {
+            peer.acknowledged = peer.acknowledged.max(applied);
+        }
+        let floor = peer.copy_floor.get(&MemberIndex::SELF).copied().unwrap_or(Seq::ZERO);
+        if let Some(link) = self.links.get_mut(&id)
+            && link.has_echoed
+            && !link.outgoing.contains_key(&MemberIndex::SELF)
+        {
+            let position = if applied < floor { Seq::ZERO } else { applied };
+            link.outgoing.insert(MemberIndex::SELF, Outgoing { position, walk: None });
+        }
+        let Some(recovery) = &mut self.recovery else { return };
+        if !recovery.waiting.contains(&member) {
+            return;
+        }
+        let position = recovery.position;
+        if applied <= position {
+            recovery.waiting.remove(&member);
+        } else if let Some(link) = self.links.get_mut(&id)
+            && link.clock.is_known()
+            && !link.has_asked_for_own
+        {
+            link.has_asked_for_own = true;
+            self.subscribe(id, MemberIndex::SELF, position);
+        }
+    }
+
+    fn subscribe(&mut self, id: LinkId, origin: MemberIndex, position: Seq) {
+        let mut frame = vec![kind::SUBSCRIBE];
+        frame.put_unsigned(origin.0.into());
+        frame.put_seq(position);
+        self.send(id, frame);
+    }
+
+    /// Gets a stream anew from its beginning over the link that it comes over: something that it refers to is not here.
+    pub(super) fn resubscribe(&mut self, id: LinkId, origin: MemberIndex) {
+        self.subscribe(id, origin, Seq::ZERO);
+    }
+
+    /// Sees to it that the stream of every member that we have no link to comes from somebody who has more of it.
+    pub(super) fn plan_relays(&mut self) {
+        let now = self.now.monotonic;
+        let origins: Vec<MemberIndex> = self.peers.keys().copied().collect();
+        for origin in origins {
+            let head = self.peers[&origin].stream.head();
+            let relay = self.peers[&origin].relay;
+            if self.link_of.contains_key(&origin) {
+                if let Some((id, _)) = relay {
+                    self.end_relay(id, origin);
+                }
+                continue;
+            }
+            let holds = |member: MemberIndex| {
+                self.peers.get(&member).and_then(|peer| peer.holds.get(&origin)).copied().unwrap_or(Seq::ZERO)
+            };
+            let usable = |id: &LinkId| {
+                self.links.get(id).is_some_and(|link| link.is_same_epoch && link.clock.is_known())
+            };
+            let best = self
+                .link_of
+                .iter()
+                .filter(|(_, id)| usable(id))
+                .map(|(&member, &id)| (holds(member), id, member))
+                .max();
+            let Some((most, best, _)) = best.filter(|(most, _, _)| *most > head) else { continue };
+            match relay {
+                Some((id, _)) if id == best => {}
+                Some((id, since)) => {
+                    let has = self.links.get(&id).and_then(Link::member).map_or(Seq::ZERO, holds);
+                    if has < most && now.since(since) > RELAY_PATIENCE {
+                        self.end_relay(id, origin);
+                    }
+                }
+                None => {
+                    self.subscribe(best, origin, head);
+                    if let Some(peer) = self.peers.get_mut(&origin) {
+                        peer.relay = Some((best, now));
+                    }
+                }
+            }
+        }
+    }
+
+    fn end_relay(&mut self, id: LinkId, origin: MemberIndex) {
+        let mut frame = vec![kind::UNSUBSCRIBE];
+        frame.put_unsigned(origin.0.into());
+        self.send(id, frame);
+        if let Some(peer) = self.peers.get_mut(&origin) {
+            peer.relay = None;
+        }
+    }
+
+    /// Forgets what nobody needs of the streams.
+    pub(super) fn trim_streams(&mut self) {
+        let acknowledged = self.peers.iter().filter(|(member, _)| self.members.index_of_live(**member));
+        let everybody = acknowledged.map(|(_, peer)| peer.acknowledged).min().unwrap_or(Seq::ZERO);
+        let links = self.slowest_link(MemberIndex::SELF);
+        self.publisher.stream.trim(everybody, links.unwrap_or_else(|| self.publisher.stream.head()));
+        self.node.keyspace.set_acknowledged(everybody);
+        let origins: Vec<MemberIndex> = self.peers.keys().copied().collect();
+        for origin in origins {
+            let others = self.peers.iter().filter(|(m, _)| **m != origin && self.members.index_of_live(**m));
+            let head = self.peers[&origin].stream.head();
+            let everybody = others
+                .map(|(_, peer)| peer.holds.get(&origin).copied().unwrap_or(Seq::ZERO))
+                .min()
+                .unwrap_or(head);
+            let links = self.slowest_link(origin).unwrap_or(head);
+            if let Some(peer) = self.peers.get_mut(&origin) {
+                peer.stream.trim(everybody, links);
+            }
+        }
+    }
+
+    fn slowest_link(&self, origin: MemberIndex) -> Option<Seq> {
+        let outgoing = self.links.values().filter_map(|link| link.outgoing.get(&origin));
+        outgoing.map(|out| out.walk.map_or(out.position, |walk| walk.target)).min()
+    }
+
+    /// Removes counters that read zero for good: every member that lives knows it. One that is down gets a copy of everything
+    /// when it comes back, since it can't be told of what is no more.
+    pub(super) fn collect_zeros(&mut self) {
+        let now = self.now.monotonic;
+        if !self.node.keyspace.dirty.is_on() || self.recovery.is_some() {
+            return;
+        }
+        let is_up = |member: MemberIndex| {
+            self.members.index_of_live(member)
+                && self.members.state(member, now, self.timeout) != MemberState::Down
+        };
+        let up: Vec<MemberIndex> = self.peers.keys().copied().filter(|member| is_up(*member)).collect();
+        let acknowledged = up.iter().map(|member| self.peers[member].acknowledged).min();
+        let holds = |origin: MemberIndex| {
+            let others = up.iter().filter(|member| **member != origin);
+            others.map(|member| self.peers[member].holds.get(&origin).copied().unwrap_or(Seq::ZERO)).min()
+        };
+        let has_removed = std::cell::Cell::new(false);
+        let is_settled = |counter: &Counter| {
+            let Some(full) = counter.full() else { return true };
+            let own = full.track.is_none()
+                && !full.is_restated
+                && acknowledged.is_none_or(|acknowledged| full.seq <= acknowledged);
+            let is_settled = own
+                && full
+                    .peers()
+                    .iter()
+                    .all(|shard| holds(shard.member()).is_none_or(|holds| shard.seq() <= holds));
+            has_removed.set(has_removed.get() | is_settled);
+            is_settled
+        };
+        self.node.keyspace.collect_zeros(now, is_settled);
+        if !has_removed.get() {
+            return;
+        }
+        let heads: Vec<(MemberIndex, Seq)> =
+            std::iter::once((MemberIndex::SELF, self.publisher.stream.head()))
+                .chain(self.peers.iter().map(|(member, peer)| (*member, peer.stream.head())))
+                .collect();
+        for (member, peer) in &mut self.peers {
+            if !up.contains(member) {
+                peer.copy_floor.extend(heads.iter().copied());
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Links coming and going: Hello, who is who, which of two links stays, membership gossip.
+
+use crate::cluster::frame::{Hello, MembersFrame, Refusal};
+use crate::cluster::gossip::GossipEntry;
+use crate::cluster::link::{Outgoing, Phase};
+use crate::cluster::members::{DialTarget, Greeting, News};
+use crate::cluster::wire::{Decoded, Reader};
+use crate::cluster::{Cluster, LinkId};
+use crate::ids::{MemberIndex, NodeId, Seq};
+use crate::node::TaskResult;
+use crate::time::Micros;
+
+/// A link on which something came this recently is alive, whatever a second link says.
+const FRESH: Micros = Micros::from_millis(700);
+
+impl Cluster {
+    /// A connection is up: says who we are.
+    pub(super) fn greet(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.phase = Phase::Greeting;
+        if let Some(DialTarget::Meet(meet)) = link.target {
+            self.members.meet_sent(meet, self.now.unix);
+        }
+        let hello = Hello { epoch: self.epoch, announcement: *self.members.own() };
+        self.send(id, hello.encode());
+    }
+
+    /// A peer has said who it is.
+    pub(super) fn receive_hello(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
+        let hello = Hello::decode(reader)?;
+        let now = self.now.monotonic;
+        let peer = hello.announcement;
+        match self.members.greet(&peer, now) {
+            Greeting::Welcome => {}
+            Greeting::Ourselves => {
+                self.refuse_quietly(id, "that is this node itself");
+                return Ok(());
+            }
+            Greeting::OurClone => {
+                let text = format!(
+                    "another live node has our id {}: two processes run on copies of one data directory; \
+                     delete the nodes file of one of them",
+                    peer.id
+                );
+                self.refuse(id, Refusal::Clone, &text);
+                return Ok(());
+            }
+            Greeting::Clone => {
+                let text = format!(
+                    "another live node has the id {}: two processes run on copies of one data directory; \
+                     delete the nodes file of one of them",
+                    peer.id
+                );
+                self.refuse(id, Refusal::Clone, &text);
+                return Ok(());
+            }
+            Greeting::Forgotten => {
+                let text = format!(
+                    "node {} was removed from the cluster; it must join anew after CLUSTER RESET",
+                    peer.id
+                );
+                self.refuse(id, Refusal::Forgotten, &text);
+                return Ok(());
+            }
+            Greeting::Full => {
+                self.refuse(id, Refusal::Other, "the cluster has as many members as it can");
+                return Ok(());
+            }
+        }
+        self.take_gossip(GossipEntry::Member(peer));
+        let Some(member) = self.members.index_of(peer.id) else {
+            self.close(id, "it could not be added to the members");
+            return Ok(());
+        };
+        self.note_target(id, member);
+        if self.keeps_other_link(id, member, peer.id) {
+            self.close(id, "there is another link to the same node");
+            return Ok(());
+        }
+        if hello.epoch > self.epoch {
+            self.adopt_epoch(hello.epoch);
+        }
+        self.establish(id, member);
+        Ok(())
+    }
+
+    /// What was dialled has turned out to be this member.
+    fn note_target(&mut self, id: LinkId, member: MemberIndex) {
+        let now = self.now.monotonic;
+        let Some(link) = self.links.get_mut(&id) else { return };
+        match link.target {
+            Some(DialTarget::Member(wanted)) if wanted != member => {
+                link.target = Some(DialTarget::Member(member));
+                self.members.wrong_id(wanted, now);
+            }
+            Some(DialTarget::Meet(meet)) => {
+                self.members.end_meet(meet, Ok(()), now);
+            }
+            Some(DialTarget::Member(_)) | None => {}
+        }
+    }
+
+    /// Whether the link to that member that there is already stays, rather than this one.
+    fn keeps_other_link(&mut self, id: LinkId, member: MemberIndex, peer: NodeId) -> bool {
+        let Some(other) = self.link_of.get(&member).copied().filter(|other| *other != id) else {
+            return false;
+        };
+        let own = self.members.own().id;
+        let (Some(new), Some(old)) = (self.links.get(&id), self.links.get(&other)) else { return false };
+        let is_old_alive = self.now.monotonic.since(old.last_received) < FRESH;
+        let prefers_old = old.is_dialled_by_lower(own, peer) || !new.is_dialled_by_lower(own, peer);
+        if is_old_alive && prefers_old {
+            return true;
+        }
+        self.close(other, "a newer link to the same node replaces it");
+        false
+    }
+
+    fn establish(&mut self, id: LinkId, member: MemberIndex) {
+        let now = self.now.monotonic;
+        self.add_peer(member);
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.phase = Phase::Established(member);
+        link.last_received = now;
+        link.is_same_epoch = true;
+        let from = link.from;
+        self.link_of.insert(member, id);
+        self.members.linked(member, from, now);
+        self.send_members(id);
+        self.send_heartbeat(id);
+        self.node.shell.info(&format!("link to node {} is up", self.name_of(member)));
+    }
+
+    pub(super) fn name_of(&self, member: MemberIndex) -> String {
+        self.members.announced(member).map_or_else(|| "?".to_owned(), |announced| announced.id.to_string())
+    }
+
+    /// Who our indices mean, and all we know of members.
+    pub(super) fn send_members(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.members_sent = Some((self.members.revision(), self.members.departed().count()));
+        let mut indices = vec![(MemberIndex::SELF, self.members.own().id)];
+        indices.extend(
+            self.members.peers().filter(|(index, _)| *index != MemberIndex::SELF).map(|(i, a)| (i, a.id)),
+        );
+        indices.extend(self.members.departed());
+        let frame = MembersFrame { indices, gossip: self.members.gossip() };
+        self.send(id, frame.encode());
+    }
+
+    pub(super) fn receive_members(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
+        let frame = MembersFrame::decode(reader)?;
+        for entry in frame.gossip {
+            self.take_gossip(entry);
+        }
+        let mut indices = std::collections::BTreeMap::new();
+        for (theirs, node) in frame.indices {
+            let ours = match self.members.index_of(node).or_else(|| self.members.departed_index_of(node)) {
+                Some(ours) => Some(ours),
+                None => self.members.add_departed(node, self.now.monotonic).ok(),
+            };
+            if let Some(ours) = ours {
+                if ours != MemberIndex::SELF {
+                    self.peers.entry(ours).or_default();
+                }
+                indices.insert(theirs, ours);
+            }
+        }
+        if let Some(link) = self.links.get_mut(&id) {
+            link.indices = indices;
+        }
+        Ok(())
+    }
+
+    /// Takes a piece of gossip and what follows from it.
+    pub(super) fn take_gossip(&mut self, entry: GossipEntry) {
+        let now = self.now.monotonic;
+        match self.members.merge_gossip(entry, now) {
+            News::None | News::Barred | News::Full => {}
+            News::Added(member) => {
+                self.add_peer(member);
+                self.node.shell.info(&format!("node {} is a member now", self.name_of(member)));
+            }
+            News::Changed(_) => {}
+            News::Forgotten(member) => self.note_departure(member),
+            News::WeAreForgotten => {
+                self.node.shell.warn(
+                    "the cluster has removed this node; its links are refused until it begins anew: \
+                     CLUSTER RESET, then CLUSTER MEET",
+                );
+            }
+            News::NewerSelf(incarnation) => {
+                self.members.raise_incarnation(incarnation);
+                if self.recovery.is_some() || self.publisher.published == 0 {
+                    self.publisher.set_incarnation(self.members.own().incarnation);
+                }
+            }
+        }
+        if self.saved_revision != self.members.revision() {
+            self.next_housekeeping = now;
+        }
+    }
+
+    /// A member is none any more: its shards stay until somebody has taken them over.
+    pub(super) fn note_departure(&mut self, member: MemberIndex) {
+        self.node.keyspace.horizons.remove(member);
+        if let Some(id) = self.link_of.get(&member).copied() {
+            self.close(id, "the node was removed from the cluster");
+        }
+        if let Some(recovery) = &mut self.recovery {
+            recovery.waiting.remove(&member);
+        }
+    }
+
+    /// CLUSTER FORGET.
+    pub(super) fn forget(&mut self, id: NodeId) -> TaskResult {
+        match self.members.forget(id) {
+            None => TaskResult::Error(format!("ERR Unknown node {id}")),
+            Some(member) => {
+                self.note_departure(member);
+                self.housekeep();
+                TaskResult::Ok
+            }
+        }
+    }
+
+    fn refuse(&mut self, id: LinkId, refusal: Refusal, text: &str) {
+        self.node.shell.warn(text);
+        self.send(id, refusal.encode(text));
+        self.close(id, text);
+    }
+
+    fn refuse_quietly(&mut self, id: LinkId, text: &str) {
+        self.send(id, Refusal::Other.encode(text));
+        self.close(id, text);
+    }
+
+    pub(super) fn receive_refusal(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
+        let (_, text) = Refusal::decode(reader)?;
+        let shown: String = text.chars().filter(|c| !c.is_control()).collect();
+        self.node.shell.warn(&format!("a node has refused our link: {shown}"));
+        self.close(id, &shown);
+        Ok(())
+    }
+
+    /// A connection has ended.
+    pub(super) fn drop_link(&mut self, id: LinkId, reason: &str) {
+        let now = self.now.monotonic;
+        let Some(link) = self.links.remove(&id) else { return };
+        match link.phase {
+            Phase::Dialing | Phase::Greeting => {
+                if let Some(target) = link.target {
+                    self.members.dial_failed(target, reason, now);
+                }
+            }
+            Phase::Established(member) => {
+                if let Some(peer) = self.peers.get_mut(&member) {
+                    peer.carried.add(&link.carried);
+                }
+                if self.link_of.get(&member) == Some(&id) {
+                    self.link_of.remove(&member);
+                    self.members.unlinked(member, now);
+                    self.node.shell.info(&format!("link to node {} is down: {reason}", self.name_of(member)));
+                }
+            }
+        }
+        for peer in self.peers.values_mut() {
+            if peer.relay.is_some_and(|(relay, _)| relay == id) {
+                peer.relay = None;
+            }
+        }
+    }
+
+    /// What a peer wants from us.
+    pub(super) fn receive_subscribe(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
+        let theirs = MemberIndex(reader.number("origin")?);
+        let position = reader.seq("position")?;
+        reader.end()?;
+        if let Some(link) = self.links.get_mut(&id)
+            && let Some(&origin) = link.indices.get(&theirs)
+        {
+            link.outgoing.insert(origin, Outgoing { position, walk: None });
+        }
+        Ok(())
+    }
+
+    pub(super) fn receive_unsubscribe(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
+        let theirs = MemberIndex(reader.number("origin")?);
+        reader.end()?;
+        if let Some(link) = self.links.get_mut(&id)
+            && let Some(origin) = link.indices.get(&theirs)
+            && *origin != MemberIndex::SELF
+        {
+            let origin = *origin;
+            link.outgoing.remove(&origin);
+        }
+        Ok(())
+    }
+
+    /// Tells a peer that what we send from now on is of the present epoch.
+    pub(super) fn send_reset(&mut self, id: LinkId) {
+        use crate::cluster::wire::Put;
+        let Some(link) = self.links.get(&id) else { return };
+        let sent = link.outgoing.get(&MemberIndex::SELF).map_or(Seq::ZERO, |out| out.position);
+        let mut frame = vec![crate::cluster::frame::kind::RESET];
+        frame.put_unsigned(self.epoch.clock.into());
+        frame.put_id(self.epoch.author);
+        frame.put_seq(sent);
+        self.send(id, frame);
+    }
+
+    pub(super) fn receive_reset(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
+        let epoch =
+            crate::cluster::ResetEpoch { clock: reader.number("epoch")?, author: reader.id("epoch")? };
+        let sent = reader.seq("sent")?;
+        reader.end()?;
+        if epoch > self.epoch {
+            self.node.shell.info("all counters are deleted: another node has asked for it");
+            self.adopt_epoch(epoch);
+        }
+        if epoch == self.epoch
+            && let Some(link) = self.links.get_mut(&id)
+            && let Some(member) = link.member()
+        {
+            link.is_same_epoch = true;
+            if let Some(peer) = self.peers.get_mut(&member) {
+                let head = peer.stream.head();
+                peer.stream.restart_at(head.max(sent));
+            }
+        }
+        Ok(())
+    }
+}

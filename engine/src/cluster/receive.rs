@@ -1,0 +1,280 @@
+//! Frames in: what each kind does, and updates merged into shards.
+//!
+//! Invariants: only the owner's own link, or a link that we have asked for it, moves a peer's shard; nothing moves an own
+//! shard but what we have asked for after a start. Whatever a peer sends, a number of it is checked before it is used.
+
+use crate::cluster::clock::Local;
+use crate::cluster::frame::kind;
+use crate::cluster::link::Link;
+use crate::cluster::updates::{Era, Header, Previous, Update, decode_update};
+use crate::cluster::wire::{DecodeError, Decoded, Reader};
+use crate::cluster::{Cluster, FOLLOW, LENGTH_PREFIX, LinkId};
+use crate::generation::{Record, Stated};
+use crate::ids::{Generation, MemberIndex, Seq};
+use crate::keyspace::{Cause, Handle, NoRoom};
+use crate::shard::{Merged, Moving, PeerShard};
+use crate::time::Micros;
+
+/// What became of an update.
+enum Applied {
+    Advanced,
+    Known,
+    /// It refers to a copy that is not here.
+    Unintelligible,
+}
+
+/// An update that is not applied; the counter is not made for it.
+enum Dropped {
+    Stale,
+    Unintelligible,
+}
+
+impl From<NoRoom> for Dropped {
+    fn from(_: NoRoom) -> Dropped {
+        Dropped::Stale
+    }
+}
+
+impl Cluster {
+    /// A frame has arrived.
+    pub(super) fn receive(&mut self, id: LinkId, frame: &[u8]) {
+        self.traffic.messages_received += 1;
+        let now = self.now.monotonic;
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.last_received = now;
+        link.carried.bytes_received += frame.len() as u64 + LENGTH_PREFIX;
+        let is_established = link.member().is_some();
+        let mut reader = Reader::new(frame);
+        let result = match (reader.u8("kind"), is_established) {
+            (Ok(kind::HELLO), false) => self.receive_hello(id, &mut reader),
+            (Ok(kind::REFUSAL), _) => self.receive_refusal(id, &mut reader),
+            (Ok(kind::MEMBERS), true) => self.receive_members(id, &mut reader),
+            (Ok(kind::HEARTBEAT), true) => self.receive_heartbeat(id, &mut reader),
+            (Ok(kind::UPDATES), true) => self.receive_updates(id, &mut reader),
+            (Ok(kind::SUBSCRIBE), true) => self.receive_subscribe(id, &mut reader),
+            (Ok(kind::UNSUBSCRIBE), true) => self.receive_unsubscribe(id, &mut reader),
+            (Ok(kind::RESET), true) => self.receive_reset(id, &mut reader),
+            // The other side is established already when our Hello arrives, and may send at once.
+            (Ok(_), _) => Err(DecodeError { what: "kind of frame" }),
+            (Err(error), _) => Err(error),
+        };
+        if let Err(error) = result {
+            let whom = self.links.get(&id).map(|link| link.from.map_or("?".into(), |ip| ip.to_string()));
+            let whom = whom.unwrap_or_default();
+            self.node.shell.warn(&format!("a peer at {whom} misbehaves and is unlinked: {error}"));
+            self.close(id, "it misbehaved");
+        }
+    }
+
+    fn receive_updates(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
+        let header = Header::decode(reader)?;
+        let now = self.now.monotonic;
+        let Some(mut link) = self.links.remove(&id) else { return Ok(()) };
+        link.clock.note_arrival(header.stamp, now);
+        let origin =
+            link.indices.get(&header.origin).copied().filter(|origin| self.is_wanted(&link, *origin));
+        let result = self.apply_all(&mut link, origin, &header, reader);
+        let (member, clock) = (link.member(), link.clock);
+        self.links.insert(id, link);
+        let is_intelligible = result?;
+        let Some(origin) = origin else { return Ok(()) };
+        if !is_intelligible {
+            self.resubscribe(id, origin);
+            return Ok(());
+        }
+        self.note_progress(origin, &header, member);
+        if member == Some(origin) {
+            self.node.keyspace.horizons.follow(origin, now + FOLLOW);
+            if let Some(age) = header.as_of_age.filter(|_| header.is_complete) {
+                let moment = header.stamp.0 as i64 - age.0.min(i64::MAX as u64) as i64;
+                self.note_as_of(origin, header.to, clock.to_local(moment).map(Local::earliest));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether we take this stream over this link.
+    fn is_wanted(&self, link: &Link, origin: MemberIndex) -> bool {
+        if !link.is_same_epoch {
+            return false;
+        }
+        match origin {
+            MemberIndex::SELF => self.recovery.is_some(),
+            origin if link.member() == Some(origin) => true,
+            origin => {
+                self.peers.get(&origin).and_then(|peer| peer.relay).is_some_and(|(id, _)| id == link.id)
+            }
+        }
+    }
+
+    /// Applies the updates of a frame, or passes over them if the stream is not wanted. False if one of them could not be
+    /// understood.
+    fn apply_all(
+        &mut self,
+        link: &mut Link,
+        origin: Option<MemberIndex>,
+        header: &Header,
+        reader: &mut Reader<'_>,
+    ) -> Decoded<bool> {
+        let mut previous = Previous::of(header);
+        let mut is_intelligible = true;
+        if let Some(origin) = origin.filter(|_| header.full_copy.begins) {
+            link.copying.insert(origin, std::collections::BTreeSet::new());
+        }
+        while !reader.is_empty() {
+            let mut update = decode_update(reader, &mut previous)?;
+            let name = link.names_in.resolve(update.name)?.to_vec();
+            let Some(origin) = origin else { continue };
+            link.carried.updates_received += 1;
+            if let Some(record) = &mut update.record {
+                translate(record, link);
+                self.node.keyspace.note_generation(record.generation);
+            }
+            let (applied, handle) = self.apply(link, origin, &name, &update, header);
+            match applied {
+                Applied::Advanced if header.is_complete && origin != MemberIndex::SELF => {
+                    if let (Some(peer), Some(handle)) = (self.peers.get_mut(&origin), handle) {
+                        if update.seq > peer.stream.head() {
+                            peer.stream.push(update.seq, handle);
+                        }
+                    }
+                }
+                Applied::Advanced | Applied::Known => {}
+                Applied::Unintelligible => is_intelligible = false,
+            }
+            if let (Some(mentioned), Some(handle)) = (link.copying.get_mut(&origin), handle) {
+                mentioned.insert(handle);
+            }
+        }
+        if let Some(origin) = origin.filter(|_| header.full_copy.ends)
+            && let Some(mentioned) = link.copying.remove(&origin)
+        {
+            self.drop_unmentioned(origin, &mentioned, header.to);
+        }
+        Ok(is_intelligible)
+    }
+
+    /// Merges one update.
+    fn apply(
+        &mut self,
+        link: &Link,
+        origin: MemberIndex,
+        name: &[u8],
+        update: &Update<'_>,
+        header: &Header,
+    ) -> (Applied, Option<Handle>) {
+        let now = self.now.monotonic;
+        let head = self.peers.get(&origin).map_or(Seq::ZERO, |peer| peer.stream.head());
+        let cause = if origin == MemberIndex::SELF { Cause::Recovery } else { Cause::Command };
+        let moving = update.moving.map(|line| {
+            let moment = (header.stamp.0 as i64).saturating_sub(line.age);
+            let local = link.clock.to_local(moment).unwrap_or(Local {
+                best: (now.0 as i64).saturating_sub(line.age),
+                error: i64::from(u32::MAX),
+            });
+            Moving {
+                slope: f64::from(line.slope),
+                moment: local.moment(),
+                moment_error: Micros(local.error.unsigned_abs()) + line.error,
+                precision_units: line.precision.units(),
+            }
+        });
+        let result = self.node.keyspace.update_named(name, now, true, cause, |counter| {
+            let copy =
+                counter.full().and_then(|full| full.peers().iter().find(|peer| peer.member() == origin));
+            if origin != MemberIndex::SELF && copy.is_none() && update.seq <= head {
+                return Err(Dropped::Stale);
+            }
+            let generation = match (update.era, copy) {
+                (Era::Zero, _) => Generation::ZERO,
+                (Era::Is(generation), _) => generation,
+                (Era::AsBefore, Some(copy)) => copy.generation(counter.generation()),
+                (Era::AsBefore, None) => return Err(Dropped::Unintelligible),
+            };
+            let acknowledged = self.node.keyspace.acknowledged();
+            if let Some(record) = &update.record {
+                counter.learn(record.clone(), acknowledged);
+            }
+            if origin == MemberIndex::SELF {
+                let copy = Stated { member: origin, generation, seq: update.seq, value: update.value };
+                return Ok(counter.recover(copy, update.decimals, now));
+            }
+            let shard = PeerShard::new(origin, update.seq, update.value, update.decimals, moving);
+            Ok(counter.merge(shard, generation, now) == Merged::Advanced)
+        });
+        match result {
+            Ok((true, handle)) => (Applied::Advanced, Some(handle)),
+            Ok((false, handle)) => (Applied::Known, Some(handle)),
+            Err(Dropped::Stale) => (Applied::Known, None),
+            Err(Dropped::Unintelligible) => (Applied::Unintelligible, None),
+        }
+    }
+
+    /// A stream has been applied further.
+    fn note_progress(&mut self, origin: MemberIndex, header: &Header, sender: Option<MemberIndex>) {
+        if !header.is_complete {
+            return;
+        }
+        if origin == MemberIndex::SELF {
+            if let (Some(recovery), Some(sender)) = (&mut self.recovery, sender) {
+                recovery.waiting.remove(&sender);
+            }
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&origin) else { return };
+        if header.from > peer.stream.head() {
+            // Something between is missing: ask again from where we are.
+            peer.relay = None;
+            return;
+        }
+        let is_by_ring = peer.stream.has_news(peer.stream.head()) || peer.stream.covers(header.from);
+        if is_by_ring && header.from >= peer.stream.head() {
+            peer.stream.advance(header.to);
+        } else if header.to > peer.stream.head() {
+            peer.stream.restart_at(header.to);
+        }
+    }
+
+    /// After a copy of everything: shards of that owner that were not mentioned are no more.
+    fn drop_unmentioned(
+        &mut self,
+        origin: MemberIndex,
+        mentioned: &std::collections::BTreeSet<Handle>,
+        to: Seq,
+    ) {
+        let now = self.now.monotonic;
+        let mut gone = Vec::new();
+        let mut cursor = 0;
+        loop {
+            cursor = self.node.keyspace.walk_all(cursor, 4_096, |handle, counter| {
+                let is_old = |shard: &PeerShard| shard.member() == origin && shard.seq() <= to;
+                if counter.full().is_some_and(|full| full.peers().iter().any(is_old))
+                    && !mentioned.contains(&handle)
+                {
+                    gone.push(handle);
+                }
+            });
+            if cursor == 0 {
+                break;
+            }
+        }
+        for handle in gone {
+            self.node.keyspace.update_at(handle, now, |counter| {
+                if let Some(full) = counter.full_mut() {
+                    full.take_peer(origin);
+                }
+            });
+        }
+    }
+}
+
+/// Puts our indices of members in the place of the peer's.
+fn translate(record: &mut Record, link: &Link) {
+    record.observed.retain_mut(|observed| match link.indices.get(&observed.member) {
+        Some(&ours) => {
+            observed.member = ours;
+            true
+        }
+        None => false,
+    });
+}

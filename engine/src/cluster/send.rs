@@ -1,0 +1,291 @@
+//! Streams out over links: from the ring, or by a walk over all counters for a peer that is far behind.
+
+use crate::cluster::link::{Link, MAX_QUEUED, Outgoing, Walk};
+use crate::cluster::publish::published_line;
+use crate::cluster::stream::Stream;
+use crate::cluster::updates::{Era, FullCopy, Header, MovingLine, Previous, Update};
+use crate::cluster::{Cluster, Effect, LENGTH_PREFIX, LinkId};
+use crate::counter::Counter;
+use crate::generation::Record;
+use crate::ids::{Generation, MemberIndex, Seq};
+use crate::keyspace::Handle;
+use crate::time::Micros;
+use crate::value::Value;
+
+/// A frame of updates is closed when it is as long as this; it may be one update longer.
+const FRAME_LEN: usize = 32 * 1024;
+
+/// Entries of a ring that one frame passes over at most.
+const FRAME_ENTRIES: usize = 2_048;
+
+/// Counters that a walk looks at before other links get their turn.
+const WALK_STEP: u64 = 512;
+
+/// Frames of updates under construction.
+struct Frames {
+    header: Header,
+    previous: Previous,
+    frame: Vec<u8>,
+    updates: u64,
+    done: Vec<Vec<u8>>,
+}
+
+impl Frames {
+    fn new(header: Header) -> Frames {
+        let mut frame = Vec::new();
+        header.encode(&mut frame);
+        Frames { header, previous: Previous::of(&header), frame, updates: 0, done: Vec::new() }
+    }
+
+    fn push(&mut self, update: &Update<'_>) {
+        update.encode(&mut self.previous, &mut self.frame);
+        self.updates += 1;
+    }
+
+    /// Begins another frame if this one is long enough.
+    fn split(&mut self) {
+        if self.frame.len() >= FRAME_LEN {
+            let mut next = Vec::new();
+            self.header.full_copy.begins = false;
+            self.header.encode(&mut next);
+            self.previous = Previous::of(&self.header);
+            self.done.push(std::mem::replace(&mut self.frame, next));
+        }
+    }
+}
+
+impl Cluster {
+    /// Whether something could be sent on a link at once.
+    pub(super) fn has_work(&self, link: &Link) -> bool {
+        if !is_ready(link) {
+            return false;
+        }
+        link.outgoing.iter().any(|(origin, out)| {
+            out.walk.is_some() || self.stream_of(*origin).is_some_and(|stream| out.position < stream.head())
+        })
+    }
+
+    fn stream_of(&self, origin: MemberIndex) -> Option<&Stream> {
+        match origin {
+            MemberIndex::SELF => Some(&self.publisher.stream).filter(|_| self.recovery.is_none()),
+            peer => self.peers.get(&peer).map(|peer| &peer.stream),
+        }
+    }
+
+    /// Sends what there is, as far as the links take it.
+    pub(super) fn pump_all(&mut self) {
+        let ready: Vec<LinkId> =
+            self.links.values().filter(|link| self.has_work(link)).map(|link| link.id).collect();
+        for id in ready {
+            let members = Some((self.members.revision(), self.members.departed().count()));
+            if self.links.get(&id).is_some_and(|link| link.members_sent != members) {
+                self.send_members(id);
+            }
+            let Some(mut link) = self.links.remove(&id) else { continue };
+            let origins: Vec<MemberIndex> = link.outgoing.keys().copied().collect();
+            for origin in origins {
+                self.pump(&mut link, origin);
+            }
+            self.links.insert(id, link);
+        }
+    }
+
+    /// Sends a frame or a few of one stream.
+    fn pump(&mut self, link: &mut Link, origin: MemberIndex) {
+        let (Some(&out), Some(stream)) = (link.outgoing.get(&origin), self.stream_of(origin)) else { return };
+        if out.walk.is_some() {
+            self.pump_walk(link, origin, out);
+        } else if out.position >= stream.head() {
+        } else if out.position != Seq::ZERO && stream.covers(out.position) {
+            self.pump_ring(link, origin, out.position);
+        } else {
+            let floor =
+                link.member().and_then(|member| self.peers.get(&member)?.copy_floor.get(&origin).copied());
+            let from = if floor.is_some_and(|floor| out.position < floor) { Seq::ZERO } else { out.position };
+            let walk = Walk { cursor: 0, target: stream.head(), from, is_first_frame: true };
+            link.outgoing.insert(origin, Outgoing { walk: Some(walk), ..out });
+            self.pump_walk(link, origin, Outgoing { walk: Some(walk), ..out });
+        }
+    }
+
+    fn pump_ring(&mut self, link: &mut Link, origin: MemberIndex, position: Seq) {
+        let now = self.now.monotonic;
+        let Some(stream) = self.stream_of(origin) else { return };
+        let head = stream.head();
+        let entries: Vec<(Seq, Handle)> = stream.behind(position).take(FRAME_ENTRIES).collect();
+        let mut to =
+            if entries.len() < FRAME_ENTRIES { head } else { entries.last().map_or(head, |(seq, _)| *seq) };
+        let mut header = Header {
+            origin,
+            stamp: now,
+            from: position,
+            to,
+            is_complete: true,
+            as_of_age: None,
+            full_copy: FullCopy::default(),
+        };
+        let mut updates = Vec::new();
+        let mut len = 0;
+        for &(seq, handle) in &entries {
+            let needs_record = |record_seq: Seq| record_seq > position;
+            self.node.keyspace.with_at(handle, |counter| {
+                if let Some(state) = state_of(counter, origin, now, needs_record)
+                    && state.seq == seq
+                {
+                    len += state.name.len()
+                        + 24
+                        + state.record.as_ref().map_or(0, |r| 64 + r.observed.len() * 64);
+                    updates.push((handle, state));
+                }
+            });
+            if len >= FRAME_LEN {
+                to = seq;
+                break;
+            }
+        }
+        header.to = to;
+        if origin == MemberIndex::SELF && to == head {
+            header.as_of_age = Some(now.since(self.publisher.as_of(&self.node.keyspace, now)));
+        }
+        let mut frames = Frames::new(header);
+        for (handle, state) in &updates {
+            frames.push(&state.update(link, *handle, now));
+        }
+        link.outgoing.insert(origin, Outgoing { position: to, walk: None });
+        self.post(link, frames);
+    }
+
+    fn pump_walk(&mut self, link: &mut Link, origin: MemberIndex, out: Outgoing) {
+        let now = self.now.monotonic;
+        let Some(mut walk) = out.walk else { return };
+        let is_full_copy = walk.from == Seq::ZERO;
+        let mut header = Header {
+            origin,
+            stamp: now,
+            from: walk.from,
+            to: walk.target,
+            is_complete: false,
+            as_of_age: None,
+            full_copy: FullCopy { begins: is_full_copy && walk.is_first_frame, ends: false },
+        };
+        let mut frames = Frames::new(header);
+        walk.is_first_frame = false;
+        let keyspace = std::sync::Arc::clone(&self.node);
+        walk.cursor = keyspace.keyspace.walk_all(walk.cursor, WALK_STEP, |handle, counter| {
+            if let Some(state) = state_of(counter, origin, now, |_| true)
+                && state.seq > walk.from
+            {
+                frames.push(&state.update(link, handle, now));
+                frames.split();
+            }
+        });
+        if walk.cursor != 0 {
+            link.outgoing.insert(origin, Outgoing { walk: Some(walk), ..out });
+            if frames.updates > 0 || frames.header.full_copy.begins {
+                self.post(link, frames);
+            }
+            return;
+        }
+        self.post(link, frames);
+        header.is_complete = true;
+        header.full_copy = FullCopy { begins: false, ends: is_full_copy };
+        self.post(link, Frames::new(header));
+        link.outgoing.insert(origin, Outgoing { position: walk.target, walk: None });
+    }
+
+    fn post(&mut self, link: &mut Link, frames: Frames) {
+        link.carried.updates_sent += frames.updates;
+        for frame in frames.done.into_iter().chain(std::iter::once(frames.frame)) {
+            link.queued += frame.len();
+            link.carried.bytes_sent += frame.len() as u64 + LENGTH_PREFIX;
+            self.traffic.messages_sent += 1;
+            self.effects.push_back(Effect::Send { link: link.id, frame });
+        }
+    }
+}
+
+/// Whether updates may be sent on a link now.
+fn is_ready(link: &Link) -> bool {
+    link.member().is_some() && link.has_echoed && link.is_same_epoch && link.queued < MAX_QUEUED
+}
+
+/// A shard's state, taken out from under its stripe's lock.
+struct State {
+    name: Vec<u8>,
+    seq: Seq,
+    value: Value,
+    decimals: u8,
+    /// Slope, moment, error, precision.
+    moving: Option<(f32, Micros, Micros, Value)>,
+    era: Era,
+    record: Option<Record>,
+}
+
+impl State {
+    fn update<'a>(&'a self, link: &mut Link, handle: Handle, stamp: Micros) -> Update<'a> {
+        Update {
+            name: link.names_out.refer(handle, &self.name),
+            seq: self.seq,
+            value: self.value,
+            decimals: self.decimals,
+            moving: self.moving.map(|(slope, moment, error, precision)| MovingLine {
+                slope,
+                age: stamp.0.wrapping_sub(moment.0) as i64,
+                error,
+                precision,
+            }),
+            era: self.era,
+            record: self.record.clone(),
+            taken_over: Vec::new(),
+        }
+    }
+}
+
+/// The state of a counter's shard of this owner as it was published; `None`: there is none.
+fn state_of(
+    counter: &Counter,
+    origin: MemberIndex,
+    now: Micros,
+    needs_record: impl Fn(Seq) -> bool,
+) -> Option<State> {
+    let full = counter.full()?;
+    let record = full.record();
+    let record_generation = record.map_or(Generation::ZERO, |record| record.generation);
+    let era_of = |generation: Generation| match generation.is_zero() {
+        true => Era::Zero,
+        false => Era::Is(generation),
+    };
+    if origin == MemberIndex::SELF {
+        if full.seq == Seq::ZERO {
+            return None;
+        }
+        let is_told = !needs_record(full.record_seq);
+        let (line, precision) = published_line(counter, now);
+        let moving = precision
+            .map(|units| (line.slope as f32, line.moment, Micros(0), Value::saturating_from_units(units)));
+        let generation = full.generation();
+        return Some(State {
+            name: counter.name().to_vec(),
+            seq: full.seq,
+            value: line.anchor,
+            decimals: counter.decimals().max(line.anchor.decimals()),
+            moving,
+            era: if is_told && !generation.is_zero() { Era::AsBefore } else { era_of(generation) },
+            record: record.filter(|_| !is_told).cloned(),
+        });
+    }
+    let shard = full.peers().iter().find(|shard| shard.member() == origin)?;
+    let moving = shard.moving().map(|moving| {
+        let precision = Value::saturating_from_units(moving.precision_units);
+        (moving.slope as f32, moving.moment, moving.moment_error, precision)
+    });
+    Some(State {
+        name: counter.name().to_vec(),
+        seq: shard.seq(),
+        value: shard.value(),
+        decimals: shard.decimals().max(shard.value().decimals()),
+        moving,
+        era: era_of(shard.generation(record_generation)),
+        record: record.cloned(),
+    })
+}
