@@ -40,7 +40,7 @@ const STRIPE_BITS: u32 = 10;
 pub(crate) const STRIPES: usize = 1 << STRIPE_BITS;
 
 /// How long a counter must have read zero before it disappears.
-pub const ZERO_LINGER: Micros = Micros::from_millis(2_000);
+pub const ZERO_LINGER: Micros = Micros::from_millis(1_000);
 
 /// The map from names to counters. Shared by all threads.
 pub struct Keyspace {

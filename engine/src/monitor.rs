@@ -1,12 +1,14 @@
 //! The line that MONITOR shows for a command.
 
 use crate::clients::{Client, Peer};
+use crate::settings::{self, SettingSpec};
 use crate::time::Now;
 use resp::Request;
 use std::io::Write;
 
-/// `+1795354504.123456 [127.0.0.1:4242] "SET" "foo" "1"`, line end included. Passwords are not shown.
-pub(crate) fn line(client: &Client, request: &Request<'_>, now: Now) -> Vec<u8> {
+/// `+1795354504.123456 [127.0.0.1:4242] "SET" "foo" "1"`, line end included. `command` is the name in the table,
+/// whatever the command is called on this node. Passwords are not shown.
+pub(crate) fn line(client: &Client, command: &str, request: &Request<'_>, now: Now) -> Vec<u8> {
     let mut line = Vec::with_capacity(64);
     let (secs, micros) = (now.unix.secs(), now.unix.0 % 1_000_000);
     let written = match &client.peer {
@@ -16,7 +18,7 @@ pub(crate) fn line(client: &Client, request: &Request<'_>, now: Now) -> Vec<u8> 
     written.expect("writing to a vector does not fail");
     for (position, word) in request.iter().enumerate() {
         line.push(b' ');
-        if is_secret(request, position) {
+        if is_secret(command, request, position) {
             line.extend_from_slice(b"\"(redacted)\"");
         } else {
             quote(word, &mut line);
@@ -26,22 +28,20 @@ pub(crate) fn line(client: &Client, request: &Request<'_>, now: Now) -> Vec<u8> 
     line
 }
 
-/// Whether the word at this position is a password: of AUTH, HELLO ... AUTH, CONFIG SET requirepass.
-fn is_secret(request: &Request<'_>, position: usize) -> bool {
+/// Whether the word at this position is a password or may be one: an argument of AUTH, one of the two behind AUTH in
+/// HELLO, the value of a secret setting in CONFIG SET.
+fn is_secret(command: &str, request: &Request<'_>, position: usize) -> bool {
     let is = |position: usize, word: &[u8]| request.arg(position).eq_ignore_ascii_case(word);
-    if position == 0 {
-        return false;
+    match command {
+        "auth" => position > 0,
+        "hello" => (2..position).rev().take(2).any(|before| is(before, b"AUTH")),
+        "config" => {
+            position > 2
+                && is(1, b"SET")
+                && settings::find(request.arg(position - 1)).is_some_and(SettingSpec::is_secret)
+        }
+        _ => false,
     }
-    if is(0, b"AUTH") {
-        return true;
-    }
-    if is(0, b"HELLO") {
-        return (1..position).rev().take(2).any(|before| is(before, b"AUTH"));
-    }
-    is(0, b"CONFIG")
-        && position >= 3
-        && is(1, b"SET")
-        && (is(position - 1, b"requirepass") || is(position - 1, b"cluster-secret"))
 }
 
 /// The bytes in double quotes, unprintable ones escaped.
@@ -60,4 +60,56 @@ fn quote(bytes: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::Clients;
+    use crate::time::Micros;
+
+    fn shown(command: &str, words: &[&[u8]]) -> String {
+        let peer = Peer::Tcp { addr: "127.0.0.1:4242".into(), local: String::new() };
+        let client = Clients::default().connect(peer, 0, Micros::default(), Box::new(|| ()));
+        let now = Now { monotonic: Micros::default(), unix: Micros(1_795_354_504_000_456) };
+        String::from_utf8(line(&client, command, &Request::from_args(words), now)).unwrap()
+    }
+
+    #[test]
+    fn a_line_tells_when_who_and_what() {
+        assert_eq!(
+            shown("set", &[b"SeT", b"a b\"\\", b"\x00\xff\r\n\t\x07\x08"]),
+            "+1795354504.000456 [127.0.0.1:4242] \"SeT\" \"a b\\\"\\\\\" \"\\x00\\xff\\r\\n\\t\\a\\b\"\r\n"
+        );
+    }
+
+    #[test]
+    fn passwords_are_never_shown() {
+        let requests: &[(&str, &[&[u8]])] = &[
+            ("auth", &[b"AUTH", b"hunter2"]),
+            ("auth", &[b"renamed", b"hunter2"]),
+            ("auth", &[b"AUTH", b"user", b"hunter2"]),
+            ("hello", &[b"HELLO", b"3", b"AUTH", b"user", b"hunter2"]),
+            ("hello", &[b"HELLO", b"3", b"SETNAME", b"n", b"auth", b"user", b"hunter2"]),
+            ("config", &[b"CONFIG", b"set", b"RequirePass", b"hunter2"]),
+            ("config", &[b"CONFIG", b"SET", b"timeout", b"1", b"requirepass", b"hunter2"]),
+            ("config", &[b"CONFIG", b"SET", b"cluster-secret", b"hunter2"]),
+        ];
+        for (command, words) in requests {
+            let line = shown(command, words);
+            assert!(line.contains("(redacted)") && !line.contains("hunter2"), "{line}");
+        }
+    }
+
+    #[test]
+    fn other_words_are_shown() {
+        for (command, words) in [
+            ("config", &[&b"CONFIG"[..], b"GET", b"requirepass"][..]),
+            ("config", &[b"CONFIG", b"SET", b"timeout", b"7"]),
+            ("hello", &[b"HELLO", b"3", b"SETNAME", b"n"]),
+            ("get", &[b"GET", b"auth"]),
+        ] {
+            assert!(!shown(command, words).contains("redacted"));
+        }
+    }
 }

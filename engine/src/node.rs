@@ -1,7 +1,8 @@
 //! The node: everything that its threads share, and the way of a command through it.
 //!
 //! `connect` makes a session, `execute` runs one request of it, `disconnect` ends it; `run_timers` does what is
-//! due. All take `&self`; every lock inside is short and never held across a call of the shell.
+//! due. All take `&self`; every lock inside is short and never held across a call of the shell, save the one that
+//! lets one change of settings follow the other.
 
 use crate::clients::{Client, Clients, Peer, Wake};
 use crate::cluster::ClusterView;
@@ -12,8 +13,10 @@ use crate::facts::Kept;
 use crate::glob::{Case, is_match};
 use crate::ids::NodeId;
 use crate::keyspace::{Cursor, Keyspace};
+use crate::latency::Latency;
 use crate::monitor;
 use crate::pubsub::{Pubsub, TICK};
+use crate::saves::SaveStatus;
 use crate::session::{ReplyMode, Session};
 use crate::settings::{RenamedCommand, Settings};
 use crate::stats::Stats;
@@ -38,6 +41,8 @@ pub trait Shell: Send + Sync {
     fn warn(&self, text: &str);
     /// The state has changed in a way that the operator may want to know.
     fn info(&self, text: &str);
+    /// Replaces what a client gave relative to the process, such as a path, by what it means.
+    fn complete_settings(&self, _settings: &mut Settings) {}
 }
 
 /// Facts about the process that only the shell knows.
@@ -90,6 +95,7 @@ pub struct Node {
     /// What INFO tells.
     pub stats: Stats,
     pub(crate) pubsub: Pubsub,
+    pub(crate) latency: Latency,
     pub(crate) shell: Arc<dyn Shell>,
     pub(crate) started: Now,
     pub(crate) run_id: [u8; 20],
@@ -98,6 +104,8 @@ pub struct Node {
     id: RwLock<NodeId>,
     settings: RwLock<Arc<Settings>>,
     cluster_view: RwLock<Arc<ClusterView>>,
+    settings_edit: Mutex<()>,
+    save_status: Mutex<SaveStatus>,
     commands: CommandTable,
     next_tick: Mutex<Micros>,
     used_memory: AtomicU64,
@@ -152,8 +160,9 @@ impl Node {
         Node {
             keyspace: Keyspace::new(config.hash_seed, config.settings.default_precision),
             clients: Clients::default(),
-            stats: Stats::new(),
+            stats: Stats::new(config.now.monotonic),
             pubsub: Pubsub::default(),
+            latency: Latency::default(),
             shell: config.shell,
             started: config.now,
             run_id: config.run_id,
@@ -167,6 +176,8 @@ impl Node {
             ))),
             commands: CommandTable::new(&config.settings.rename_command),
             settings: RwLock::new(Arc::new(config.settings)),
+            settings_edit: Mutex::default(),
+            save_status: Mutex::new(SaveStatus::new(config.now.unix)),
             next_tick: Mutex::new(config.now.monotonic + TICK),
             used_memory: AtomicU64::new(0),
             is_loading: AtomicBool::new(false),
@@ -227,6 +238,30 @@ impl Node {
         Ok(())
     }
 
+    /// Puts in force what `edit` makes of the settings, once the shell has accepted it. Edits follow one another, so
+    /// that none is lost.
+    pub(crate) fn edit_settings(
+        &self,
+        edit: impl FnOnce(&Settings) -> Result<Settings, String>,
+    ) -> Result<(), String> {
+        let one_at_a_time = self.settings_edit.lock();
+        let mut edited = edit(&self.settings())?;
+        self.shell.complete_settings(&mut edited);
+        let result = self.change_settings(edited);
+        drop(one_at_a_time);
+        result
+    }
+
+    /// What is known of snapshots.
+    pub fn save_status(&self) -> SaveStatus {
+        *self.save_status.lock()
+    }
+
+    /// Tells the node what has become of snapshots.
+    pub fn set_save_status(&self, status: SaveStatus) {
+        *self.save_status.lock() = status;
+    }
+
     pub(crate) fn commands(&self) -> &CommandTable {
         &self.commands
     }
@@ -271,7 +306,8 @@ impl Node {
     }
 
     /// Ends a conversation.
-    pub fn disconnect(&self, session: Session, now: Now) {
+    pub fn disconnect(&self, mut session: Session, now: Now) {
+        self.stats.settle(&mut session.tally);
         self.pubsub.forget(&session.client, &self.keyspace, &self.clients, now.monotonic);
     }
 
@@ -292,7 +328,7 @@ impl Node {
         let outcome = result.unwrap_or_else(|error| {
             out.truncate(start);
             error.write(&mut ReplyWriter::new(out, session.protocol));
-            self.stats.note_error();
+            self.stats.note_error(&session.tally);
             Outcome::Done
         });
         if session.reply_mode == ReplyMode::Skip && matches!(outcome, Outcome::Later(_)) {
@@ -333,10 +369,10 @@ impl Node {
             return Ok(Outcome::Later(held_until));
         }
         session.client.note_command(now.monotonic, number);
-        self.stats.note_call(number);
+        self.stats.note_call(&mut session.tally, number);
         self.check_allowed(session, run, settings)?;
         if self.clients.has_monitors() && !run.has(Flag::SkipMonitor) {
-            self.clients.tell_monitors(&monitor::line(&session.client, &request, now));
+            self.clients.tell_monitors(&monitor::line(&session.client, command.name, &request, now));
             if session.client.is_monitor() {
                 session.client.drain_outbox(out);
                 *start = out.len();
@@ -344,6 +380,24 @@ impl Node {
         }
         let reply = ReplyWriter::new(out, session.protocol);
         (run.run)(&mut Context { node: self, session, request, now, reply, settings })
+    }
+
+    /// Ends a batch: the commands that `execute` has run for this session in a row, or a task that one of them left to
+    /// the shell. `elapsed_nanos` is how long it took, `now` when it began.
+    ///
+    /// No clock is read per command, so the whole time is attributed to the last command of the batch: exactly right
+    /// for clients that wait for each reply and for pipelines of one command, and near it for others, because a
+    /// command that takes long mostly ends its batch.
+    pub fn note_time(&self, session: &mut Session, settings: &Settings, elapsed_nanos: u64, now: Now) {
+        self.stats.settle(&mut session.tally);
+        let Some(number) = session.client.last_command() else { return };
+        self.stats.note_time(&session.tally, number, elapsed_nanos);
+        let (threshold_ms, elapsed_ms) = (settings.latency_monitor_threshold_ms, elapsed_nanos / 1_000_000);
+        if threshold_ms > 0 && elapsed_ms >= threshold_ms {
+            let is_fast = commands::all().nth(usize::from(number)).is_some_and(|spec| spec.has(Flag::Fast));
+            let event = if is_fast { "fast-command" } else { "command" };
+            self.latency.record(event, now.unix.secs(), elapsed_ms);
+        }
     }
 
     /// The checks behind the number of arguments, in the order that clients know.

@@ -2,6 +2,7 @@
 
 use crate::clients::Client;
 use crate::settings::Settings;
+use crate::stats::Tally;
 use resp::Protocol;
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub struct Session {
     pub(crate) reply_mode: ReplyMode,
     /// Whether the client gets the reply of the request that was executed last; `Node::finish` asks.
     pub(crate) is_reply_due: bool,
+    pub(crate) tally: Tally,
 }
 
 impl Session {
@@ -41,6 +43,7 @@ impl Session {
             has_authenticated: false,
             reply_mode: ReplyMode::On,
             is_reply_due: true,
+            tally: Tally::default(),
         }
     }
 
@@ -53,6 +56,11 @@ impl Session {
     pub(crate) fn set_protocol(&mut self, protocol: Protocol) {
         self.protocol = protocol;
         self.client.set_protocol(protocol);
+    }
+
+    /// Tells which of the shell's threads serves this connection, so that threads do not write to the same counts.
+    pub fn set_lane(&mut self, thread: usize) {
+        self.tally.lane = thread;
     }
 
     /// What other threads see of this connection.

@@ -4,6 +4,7 @@
 //! connection holds no buffers: reads and replies go through the worker's scratch space, and only what could
 //! not be executed or sent yet is kept.
 
+use crate::shell::Moment;
 use crate::worker::Worker;
 use engine::clients::ClientKind;
 use engine::command::{Outcome, Task};
@@ -29,6 +30,10 @@ const MAX_WAITING_INPUT: usize = 1024 * 1024 * 1024;
 
 /// Most bytes of replies that wait for one client to read, whatever `client-output-buffer-limit` allows.
 const MAX_WAITING_OUTPUT: usize = 1024 * 1024 * 1024;
+
+/// Bytes of replies that count towards no limit, as in Redis, where they fit a buffer of the connection's own: a limit
+/// below the size of an ordinary reply must not end the client that gets it.
+const UNCOUNTED_OUTPUT: usize = 16 * 1024;
 
 /// Most bytes executed in a row before other connections of the thread get their turn.
 const MAX_TURN: usize = 1024 * 1024;
@@ -153,8 +158,10 @@ impl Connection {
                     self.execute_waiting()
                 }
                 Step::WaitForTask(task) => {
+                    let started = self.worker.moment();
                     let result = self.worker.run_task(task).await;
                     self.finish_task(result);
+                    self.note_time(started);
                     self.go_on().await
                 }
                 Step::Close => return self.close().await,
@@ -255,7 +262,8 @@ impl Connection {
     fn execute(&mut self, bytes: &[u8]) -> (Step, usize) {
         let worker = Rc::clone(&self.worker);
         let node = &*worker.node;
-        let now = worker.now();
+        let started = worker.moment();
+        let now = started.now;
         node.refresh_settings(&mut self.settings);
         self.worker.lend_output(&mut self.output);
         let (mut consumed, output_before) = (0, self.output.len());
@@ -295,8 +303,17 @@ impl Connection {
                 }
             }
         };
-        node.stats.note_traffic(consumed, self.output.len() - output_before);
+        node.stats.note_traffic(&self.session, consumed, self.output.len() - output_before);
+        if consumed > 0 {
+            self.note_time(started);
+        }
         (step, consumed)
+    }
+
+    /// Tells the node how long it was busy for this client.
+    fn note_time(&mut self, started: Moment) {
+        let node = &self.worker.node;
+        node.note_time(&mut self.session, &self.settings, started.elapsed_nanos(), started.now);
     }
 
     /// Sends as much as the socket takes.
@@ -332,9 +349,10 @@ impl Connection {
             ClientKind::Normal => &limits.normal,
             ClientKind::Pubsub => &limits.pubsub,
         };
-        let is_over_hard = limit.hard_bytes > 0 && waiting as u64 > limit.hard_bytes;
+        let counted = waiting.saturating_sub(UNCOUNTED_OUTPUT) as u64;
+        let is_over_hard = limit.hard_bytes > 0 && counted > limit.hard_bytes;
         let mut is_soft_expired = false;
-        if limit.soft_bytes > 0 && waiting as u64 > limit.soft_bytes {
+        if limit.soft_bytes > 0 && counted > limit.soft_bytes {
             let now = self.worker.now().monotonic;
             let since = *self.over_soft_since.get_or_insert(now);
             is_soft_expired = now.since(since) > Micros::from_secs(limit.soft_secs.into());

@@ -62,13 +62,16 @@ fn complain(text: &str) -> ExitCode {
 
 /// Sets the process up and runs the server to its end.
 fn start(startup: Startup) -> Result<(), String> {
-    let settings = startup.settings;
+    let mut settings = startup.settings;
     if settings.daemonize && process::go_to_background()? {
         return Ok(());
     }
     let dir = settings.dir.clone();
     let config_file = startup.config_file.map(|path| std::path::absolute(&path).unwrap_or(path));
     std::env::set_current_dir(&dir).map_err(|error| format!("can't change to 'dir {dir}': {error}"))?;
+    if let Ok(path) = std::env::current_dir() {
+        settings.dir = path.display().to_string();
+    }
     logging::start(
         settings.loglevel,
         (!settings.logfile.is_empty()).then(|| settings.logfile.clone().into()),
@@ -101,7 +104,7 @@ async fn run(settings: Settings, config_file: Option<std::path::PathBuf>) -> Res
     };
     let (port, supervised) = (settings.port, settings.supervised);
     let (shutdown, mut asked) = mpsc::unbounded_channel();
-    let shell = Arc::new(ServerShell::new(config_file, io_threads, shutdown));
+    let shell = Arc::new(ServerShell::new(config_file, io_threads, shutdown, settings.dir.clone()));
     let clock = Clock::new();
     let node = Arc::new(Node::new(NodeConfig {
         id: NodeId(process::random()?),
@@ -144,7 +147,7 @@ fn start_workers(
         let (node, shell, is_stopping) = (node.clone(), shell.clone(), is_stopping.clone());
         let thread = std::thread::Builder::new()
             .name(format!("io-{number}"))
-            .spawn(move || worker::run(node, shell, clock, is_stopping, receiver))
+            .spawn(move || worker::run(number, node, shell, clock, is_stopping, receiver))
             .map_err(|error| format!("can't start an I/O thread: {error}"))?;
         workers.push(sender);
         threads.push(thread);

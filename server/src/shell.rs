@@ -4,6 +4,7 @@ use engine::command::SaveOnExit;
 use engine::settings::Settings;
 use engine::time::{Micros, Now};
 use engine::{ProcessInfo, Shell};
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -23,9 +24,30 @@ impl Clock {
 
     /// The present.
     pub(crate) fn now(&self) -> Now {
-        let monotonic = Micros(self.start.elapsed().as_micros() as u64) + Micros::from_secs(1);
+        self.moment().now
+    }
+
+    /// The present, to measure from.
+    pub(crate) fn moment(&self) -> Moment {
+        let instant = Instant::now();
+        let monotonic = Micros(instant.duration_since(self.start).as_micros() as u64) + Micros::from_secs(1);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { monotonic, unix: Micros(unix.as_micros() as u64) }
+        Moment { now: Now { monotonic, unix: Micros(unix.as_micros() as u64) }, instant }
+    }
+}
+
+/// A point in time as the engine knows it, and finer, to measure how long something took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// For the engine.
+    pub(crate) now: Now,
+    instant: Instant,
+}
+
+impl Moment {
+    /// How long ago it was.
+    pub(crate) fn elapsed_nanos(&self) -> u64 {
+        self.instant.elapsed().as_nanos() as u64
     }
 }
 
@@ -36,6 +58,8 @@ pub(crate) struct ServerShell {
     io_threads: usize,
     shutdown: mpsc::UnboundedSender<SaveOnExit>,
     os: OnceLock<String>,
+    /// The working directory, absolute.
+    directory: Mutex<String>,
 }
 
 impl ServerShell {
@@ -43,8 +67,10 @@ impl ServerShell {
         config_file: Option<PathBuf>,
         io_threads: usize,
         shutdown: mpsc::UnboundedSender<SaveOnExit>,
+        directory: String,
     ) -> ServerShell {
-        ServerShell { config_file, io_threads, shutdown, os: OnceLock::new() }
+        let directory = Mutex::new(directory);
+        ServerShell { config_file, io_threads, shutdown, os: OnceLock::new(), directory }
     }
 
     /// Asks the main thread to end the process.
@@ -90,9 +116,36 @@ impl Shell for ServerShell {
     }
 
     fn settings_changed(&self, settings: &Settings) -> Result<(), String> {
+        let mut directory = self.directory.lock();
+        if *directory != settings.dir {
+            std::env::set_current_dir(&settings.dir)
+                .map_err(|error| format!("Changing directory: {}", reason(&error)))?;
+            directory.clone_from(&settings.dir);
+        }
         crate::logging::set_level(settings.loglevel);
         Ok(())
     }
+
+    fn warn(&self, text: &str) {
+        log::warn!("{text}");
+    }
+
+    fn info(&self, text: &str) {
+        log::info!("{text}");
+    }
+
+    fn complete_settings(&self, settings: &mut Settings) {
+        if let Ok(path) = std::path::absolute(&settings.dir) {
+            settings.dir = path.display().to_string();
+        }
+    }
+}
+
+/// The system's words for an error, without the number that Rust adds.
+fn reason(error: &std::io::Error) -> String {
+    error
+        .raw_os_error()
+        .map_or_else(|| error.to_string(), |number| nix::errno::Errno::from_raw(number).desc().to_owned())
 }
 
 /// The resident set as the kernel counts it.

@@ -1,7 +1,7 @@
 //! An I/O thread: a current-thread runtime with its own connections.
 
 use crate::connection::{Connection, READ_LEN, Stream};
-use crate::shell::{Clock, ServerShell};
+use crate::shell::{Clock, Moment, ServerShell};
 use engine::clients::Peer;
 use engine::command::Task;
 use engine::time::Now;
@@ -30,6 +30,8 @@ pub(crate) struct Worker {
     spare_output: RefCell<Vec<u8>>,
     is_stopping: Arc<AtomicBool>,
     clock: Clock,
+    /// Its number among the I/O threads.
+    number: usize,
 }
 
 /// Largest output buffer that is kept for the next connection.
@@ -39,6 +41,11 @@ impl Worker {
     /// The present.
     pub(crate) fn now(&self) -> Now {
         self.clock.now()
+    }
+
+    /// The present, to measure from.
+    pub(crate) fn moment(&self) -> Moment {
+        self.clock.moment()
     }
 
     /// Whether the server is on its way out.
@@ -72,7 +79,7 @@ impl Worker {
                 let done = tokio::task::spawn_blocking(move || shell.rewrite_config(&settings)).await;
                 Some(match done.expect("rewriting does not panic") {
                     Ok(()) => TaskResult::Ok,
-                    Err(error) => TaskResult::Error(format!("ERR Rewriting config file: {error}")),
+                    Err(error) => TaskResult::Error(format!("ERR {error}")),
                 })
             }
             Task::Keys(pattern) => {
@@ -94,14 +101,16 @@ impl Worker {
                 self.shell.request_shutdown(save);
                 None
             }
-            Task::Save => Some(TaskResult::Error("ERR not built yet".into())),
-            Task::SaveInBackground => Some(TaskResult::Error("ERR not built yet".into())),
+            Task::Save | Task::SaveInBackground => Some(TaskResult::Error(
+                "ERR saving is not available: this node keeps counters in memory only".into(),
+            )),
         }
     }
 }
 
 /// Runs an I/O thread until the acceptor hangs up and the last of its connections has ended.
 pub(crate) fn run(
+    number: usize,
     node: Arc<Node>,
     shell: Arc<ServerShell>,
     clock: Clock,
@@ -119,6 +128,7 @@ pub(crate) fn run(
         spare_output: RefCell::default(),
         is_stopping,
         clock,
+        number,
     });
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async {
@@ -147,7 +157,8 @@ fn take_on(worker: &Rc<Worker>, accepted: Accepted) -> std::io::Result<()> {
     };
     let waker = Arc::new(atomic_waker::AtomicWaker::new());
     let wake = Arc::clone(&waker);
-    let session = worker.node.connect(peer, fd, worker.now(), Box::new(move || wake.wake()));
+    let mut session = worker.node.connect(peer, fd, worker.now(), Box::new(move || wake.wake()));
+    session.set_lane(worker.number);
     let connection = Connection::new(Rc::clone(worker), stream, session);
     tokio::task::spawn_local(connection.serve(waker));
     Ok(())

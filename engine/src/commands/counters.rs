@@ -118,6 +118,7 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
 
 fn add(ctx: &mut Context<'_>, amount: Value) -> Result<Outcome, ClientError> {
     let total = ctx.node.keyspace.add(ctx.name(1)?, amount, ctx.now.monotonic, ctx.node.has_room())?;
+    ctx.session.tally.changes += 1;
     ctx.reply_value(total);
     Ok(Outcome::Done)
 }
@@ -128,14 +129,21 @@ fn incrby(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 }
 
 fn mincrby(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
-    let amount = ctx.value(1)?;
+    // An amount that is out of range is refused name by name, as a total out of range is.
+    let amount = match Value::parse(ctx.request.arg(1)) {
+        Err(error @ ValueError::OutOfRange) => Err(error),
+        other => Ok(other?),
+    };
     ctx.reply.array(ctx.request.len() - 2);
     for position in 2..ctx.request.len() {
         let total = ctx.name(position).and_then(|name| {
-            Ok(ctx.node.keyspace.add(name, amount, ctx.now.monotonic, ctx.node.has_room())?)
+            Ok(ctx.node.keyspace.add(name, amount?, ctx.now.monotonic, ctx.node.has_room())?)
         });
         match total {
-            Ok(total) => ctx.reply_value(total),
+            Ok(total) => {
+                ctx.session.tally.changes += 1;
+                ctx.reply_value(total);
+            }
             Err(error) => error.write(&mut ctx.reply),
         }
     }
@@ -175,6 +183,7 @@ fn mget(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 fn set(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let value = ctx.value(2)?;
     ctx.node.keyspace.set(ctx.name(1)?, value, ctx.now, ctx.node.has_room())?;
+    ctx.session.tally.changes += 1;
     ctx.reply_value(value);
     Ok(Outcome::Done)
 }
@@ -187,6 +196,7 @@ fn precision(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
                 Precision::parse(ctx.request.arg(2)).ok_or(ClientError::Value(ValueError::NotANumber))?;
             let (name, now) = (ctx.name(1)?, ctx.now.monotonic);
             ctx.node.keyspace.set_precision(name, precision, now, ctx.node.has_room())?;
+            ctx.session.tally.changes += 1;
             precision
         }
         _ => return Err(ClientError::Arity("precision")),

@@ -22,6 +22,10 @@ impl Shell for NoShell {
     fn settings_changed(&self, _: &Settings) -> Result<(), String> {
         Ok(())
     }
+
+    fn warn(&self, _: &str) {}
+
+    fn info(&self, _: &str) {}
 }
 
 /// A node, its time, and connections by number. The first, 0, is there from the start.
@@ -90,6 +94,12 @@ impl Harness {
         let session = &mut self.sessions[number];
         let outcome = self.node.execute(session, Request::from_args(words), &settings, self.now, &mut out);
         (String::from_utf8_lossy(&out).replace("\r\n", "|"), outcome)
+    }
+
+    /// Ends the first connection's batch of commands, which took that long.
+    pub(crate) fn spend(&mut self, nanos: u64) {
+        let settings = self.node.settings();
+        self.node.note_time(&mut self.sessions[0], &settings, nanos, self.now);
     }
 
     /// What a connection gets when a task is done.

@@ -3,12 +3,17 @@
 mod client;
 mod client_list;
 mod command;
+mod config;
 mod connection;
 mod counters;
+mod debug;
 #[cfg(test)]
 mod harness;
+mod info;
+mod latency;
 mod names;
 mod pubsub;
+mod server;
 
 use crate::command::CommandSpec;
 
@@ -20,6 +25,11 @@ const TABLES: &[&[CommandSpec]] = &[
     connection::COMMANDS,
     client::COMMANDS,
     command::COMMANDS,
+    server::COMMANDS,
+    config::COMMANDS,
+    info::COMMANDS,
+    latency::COMMANDS,
+    debug::COMMANDS,
 ];
 
 /// Every command; its position is its number.

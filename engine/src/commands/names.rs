@@ -119,6 +119,7 @@ fn exists(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 fn del(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let now = ctx.now;
     let count = ctx.request.iter().skip(1).filter(|name| ctx.node.keyspace.delete(name, now)).count();
+    ctx.session.tally.changes += count as u64;
     ctx.reply.integer(count as i64);
     Ok(Outcome::Done)
 }
