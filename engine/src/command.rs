@@ -1,6 +1,7 @@
 //! The command table: one `CommandSpec` per command, from which arity, COMMAND, COMMAND DOCS, the CLI's
 //! help and the reference page derive.
 
+use crate::cluster::ClusterRequest;
 use crate::error::ClientError;
 use crate::node::Node;
 use crate::session::Session;
@@ -405,6 +406,18 @@ pub enum Task {
     Save,
     /// Start a snapshot.
     SaveInBackground,
+    /// Give it to the thread that owns the cluster, and its result to the client.
+    Cluster(ClusterRequest),
+    /// CLUSTER MEET with a host name: find its address, then go on with `Cluster(ClusterRequest::Meet)`. If there is none,
+    /// the result is `TaskResult::unresolved`.
+    Resolve {
+        /// The host, checked to be a name.
+        host: String,
+        /// Its client port.
+        port: u16,
+        /// Its bus port.
+        bus_port: u16,
+    },
 }
 
 /// Whether to save before the end.

@@ -184,6 +184,7 @@ impl Counter {
             let mut full = Full::default();
             if let Side::Plain(plain) = &self.side {
                 full.generation = plain.generation;
+                full.is_restated = true;
                 full.record = Some(Box::new(Record {
                     generation: plain.generation,
                     value: plain.value,
@@ -287,6 +288,22 @@ impl Counter {
                 total.saturating()
             }
         }
+    }
+
+    /// The value at `as_of`, and how far it may be from the truth of that moment.
+    pub(crate) fn bounded(&self, as_of: Micros, now: Micros, horizons: &Horizons) -> (Value, Value) {
+        let Some(full) = self.full() else { return (self.total(now, horizons), Value::ZERO) };
+        let record = full.record();
+        let generation = record.map_or(Generation::ZERO, |record| record.generation);
+        let bound: i128 = full
+            .peers
+            .iter()
+            .filter(|peer| {
+                record.is_none_or(|record| record.is_counted(&peer.stated(generation, now, horizons)))
+            })
+            .map(PeerShard::bound_units)
+            .fold(0, i128::saturating_add);
+        (self.total(as_of.min(now), horizons), Value::saturating_from_units(bound))
     }
 
     /// Adds to the own shard and returns the new total.
@@ -434,8 +451,18 @@ impl Counter {
         self.full().map_or(0, |full| full.subscribers)
     }
 
-    /// Whether it reads zero for good here: no shard counts anything and none moves.
+    /// Whether it reads zero for good here: no shard counts anything, none moves, and none is still to be restated.
     pub(crate) fn is_zero(&self) -> bool {
+        self.reads_zero(|full, shard| shard.generation(full.record_generation()) == full.record_generation())
+    }
+
+    /// Whether users should not see it: it was deleted, and nobody has counted since.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.full().and_then(Full::record).is_some_and(|record| record.is_deletion)
+            && self.reads_zero(|_, _| true)
+    }
+
+    fn reads_zero(&self, is_as_it_should: impl Fn(&Full, &PeerShard) -> bool) -> bool {
         if !self.own().is_zero() {
             return false;
         }
@@ -443,16 +470,17 @@ impl Counter {
             Side::None => true,
             Side::Plain(plain) => plain.value.is_zero(),
             Side::Full(full) => {
-                full.record.as_ref().is_none_or(|record| record.value.is_zero())
-                    && full.peers.iter().all(|peer| peer.is_zero_in(full.record()))
+                let is_counted = |shard: &PeerShard| {
+                    full.record()
+                        .is_none_or(|record| record.is_counted(&shard.as_published(record.generation)))
+                };
+                full.record().is_none_or(|record| record.value.is_zero())
+                    && full
+                        .peers
+                        .iter()
+                        .all(|shard| (shard.is_zero() || !is_counted(shard)) && is_as_it_should(full, shard))
             }
         }
-    }
-
-    /// Whether users should not see it: it was deleted, and nobody has counted since.
-    pub(crate) fn is_deleted(&self) -> bool {
-        self.full().is_some_and(|full| full.record().is_some_and(|record| record.is_deletion))
-            && self.is_zero()
     }
 
     /// Whether nobody here holds on to it: a zero may go.
@@ -464,6 +492,10 @@ impl Counter {
 impl Full {
     pub(crate) fn record(&self) -> Option<&Record> {
         self.record.as_deref()
+    }
+
+    fn record_generation(&self) -> Generation {
+        self.record().map_or(Generation::ZERO, |record| record.generation)
     }
 
     pub(crate) fn generation(&self) -> Generation {

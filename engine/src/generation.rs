@@ -78,6 +78,12 @@ impl Record {
         Record { generation, value, is_deletion, observed }
     }
 
+    /// Whether a shard adds anything to the total under this record, be it zero.
+    pub(crate) fn is_counted(&self, shard: &Stated) -> bool {
+        shard.generation == self.generation
+            || self.observed_of(shard.member).is_none_or(|seen| shard.seq > seen.seq)
+    }
+
     /// What a shard adds to the total in units of 10^-17, under this record.
     pub(crate) fn counts(&self, shard: &Stated) -> i128 {
         let value = shard.value.units();

@@ -209,6 +209,16 @@ impl Stripe {
     }
 }
 
+/// A value with what is known of its error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounded {
+    pub(crate) value: Value,
+    /// The truth at that moment was no further away than this.
+    pub(crate) bound: Value,
+    /// How long ago that moment was.
+    pub(crate) age: Micros,
+}
+
 /// Why an own shard changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -351,6 +361,14 @@ impl Keyspace {
     /// The counter's value, if it exists.
     pub fn total(&self, name: &[u8], now: Micros) -> Option<Value> {
         self.with(name, |counter| counter.total(now, &self.horizons))
+    }
+
+    /// The counter's value as it was at a moment that everything known here reaches to, with a bound on the error.
+    pub(crate) fn bound(&self, name: &[u8], now: Micros) -> Bounded {
+        let as_of = self.horizons.oldest_as_of(now);
+        let known = self.with(name, |counter| counter.bounded(as_of, now, &self.horizons));
+        let (value, bound) = known.unwrap_or_default();
+        Bounded { value, bound, age: now.since(as_of) }
     }
 
     /// Calls `change` with the counter, made if it was missing and `is_creating_allowed`. A counter that was made for a

@@ -40,7 +40,7 @@ pub mod value;
 
 pub use counter::MAX_NAME_LEN;
 pub use error::ClientError;
-pub use ids::NodeId;
+pub use ids::{MemberIndex, NodeId, Seq};
 pub use keyspace::{ChangeError, Cursor, Keyspace};
 pub use node::{Node, NodeConfig, ProcessInfo, Shell, TaskResult};
 pub use precision::Precision;

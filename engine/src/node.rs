@@ -5,7 +5,8 @@
 //! lets one change of settings follow the other.
 
 use crate::clients::{Client, Clients, Peer, Wake};
-use crate::cluster::ClusterView;
+use crate::cluster::gossip::Announcement;
+use crate::cluster::view::ClusterView;
 use crate::command::{CommandSpec, Context, Flag, Outcome};
 use crate::commands;
 use crate::error::ClientError;
@@ -38,9 +39,9 @@ pub trait Shell: Send + Sync {
     /// client limits). An error refuses the change.
     fn settings_changed(&self, settings: &Settings) -> Result<(), String>;
     /// Something that the operator must look at; the shell bounds the rate.
-    fn warn(&self, text: &str);
+    fn warn(&self, _text: &str) {}
     /// The state has changed in a way that the operator may want to know.
-    fn info(&self, text: &str);
+    fn info(&self, _text: &str) {}
     /// Replaces what a client gave relative to the process, such as a path, by what it means.
     fn complete_settings(&self, _settings: &mut Settings) {}
 }
@@ -168,12 +169,7 @@ impl Node {
             run_id: config.run_id,
             kept: Mutex::default(),
             id: RwLock::new(config.id),
-            cluster_view: RwLock::new(Arc::new(ClusterView::alone(
-                config.id,
-                config.settings.cluster_announce_ip.parse().ok(),
-                config.settings.port,
-                config.settings.port.saturating_add(crate::settings::BUS_PORT_OFFSET),
-            ))),
+            cluster_view: RwLock::new(Arc::new(view_alone(config.id, &config.settings))),
             commands: CommandTable::new(&config.settings.rename_command),
             settings: RwLock::new(Arc::new(config.settings)),
             settings_edit: Mutex::default(),
@@ -194,18 +190,19 @@ impl Node {
         *self.id.write() = id;
     }
 
-    /// The settings in force.
-    pub fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.settings.read())
-    }
-
-    /// The cluster as it was lately; never older than a fraction of a second while its thread runs.
+    /// The cluster as its thread last saw it. A node without such a thread is alone.
     pub fn cluster_view(&self) -> Arc<ClusterView> {
         Arc::clone(&self.cluster_view.read())
     }
 
-    pub(crate) fn set_cluster_view(&self, view: Arc<ClusterView>) {
-        *self.cluster_view.write() = view;
+    /// Replaces the picture of the cluster.
+    pub fn set_cluster_view(&self, view: ClusterView) {
+        *self.cluster_view.write() = Arc::new(view);
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
     }
 
     /// Sets how the thread of the cluster is woken when a counter has changed; once.
@@ -264,6 +261,12 @@ impl Node {
 
     pub(crate) fn commands(&self) -> &CommandTable {
         &self.commands
+    }
+
+    /// Whether something was heard of every member, directly or through others, within the node timeout.
+    pub fn is_consistent(&self, now: Micros) -> bool {
+        let timeout = Micros::from_millis(self.settings.read().cluster_node_timeout_ms);
+        now.since(self.keyspace.horizons.oldest_as_of(now)) <= timeout
     }
 
     /// Whether a further counter may be made under `maxmemory`.
@@ -508,6 +511,20 @@ pub enum TaskResult {
     Error(String),
     /// Names that matched.
     Names(Vec<Box<[u8]>>),
+}
+
+impl TaskResult {
+    /// What `Task::Resolve` ends with when the host has no address.
+    pub fn unresolved(host: &str, port: u16) -> TaskResult {
+        let error = commands::cluster::invalid_node_address(host.as_bytes(), port.to_string().as_bytes());
+        TaskResult::Error(error.to_string())
+    }
+}
+
+/// The picture that a node has of a cluster that it has not met: itself, as it would announce itself.
+fn view_alone(id: NodeId, settings: &Settings) -> ClusterView {
+    let own = Announcement::from_settings(id, 0, settings);
+    ClusterView::alone(id, own.ip, own.port, own.bus_port)
 }
 
 /// The command itself or the subcommand that the request names, if the number of words is right for it.

@@ -13,6 +13,7 @@
 //! of Riemann and Lebesgue sampling for first order stochastic systems", 2002).
 
 mod candidates;
+mod line;
 mod rhythm;
 #[cfg(test)]
 mod tests;
@@ -20,55 +21,8 @@ mod tests;
 use crate::time::Micros;
 use crate::value::Value;
 use candidates::{Candidates, Slope};
+pub use line::Line;
 use rhythm::Rhythm;
-
-/// A straight line that a shard is expected to follow.
-///
-/// The anchor is the shard's exact value at publication, so that a settled line, and a shard recovered from a
-/// peer, are exact. `moment` is not always the moment of publication: see *Centring* at [`Track`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Line {
-    /// The exact value of the shard when the line was published.
-    pub anchor: Value,
-    /// Units (10^-17) per microsecond.
-    pub slope: f64,
-    /// When the line passes through the anchor, on the holder's own clock; up to half a second after the
-    /// publication. Wraps round: a line older than the holder's clock has a moment "before zero".
-    pub moment: Micros,
-}
-
-impl Line {
-    /// A line that stays at `anchor`.
-    pub const fn flat(anchor: Value, moment: Micros) -> Line {
-        Line { anchor, slope: 0.0, moment }
-    }
-
-    /// Whether the line stays at its anchor.
-    pub fn is_flat(&self) -> bool {
-        self.slope == 0.0
-    }
-
-    /// Microseconds since the line passed through its anchor; negative before. This is what travels.
-    pub const fn age_micros(&self, now: Micros) -> i64 {
-        now.0.wrapping_sub(self.moment.0) as i64
-    }
-
-    /// The line that has this age now, on the clock of whoever says `now`.
-    pub const fn from_age(anchor: Value, slope: f64, age_micros: i64, now: Micros) -> Line {
-        Line { anchor, slope, moment: Micros(now.0.wrapping_sub(age_micros as u64)) }
-    }
-
-    /// The expected value, at the end of the range if it lies beyond. The same for owner and reader, bit for
-    /// bit, if the age is the same.
-    pub fn at(&self, now: Micros) -> Value {
-        if self.is_flat() {
-            return self.anchor;
-        }
-        // `as` saturates, so an absurd slope ends at the end of the range.
-        let growth = (self.slope * self.age_micros(now) as f64) as i128;
-        Value::saturating_from_units(self.anchor.units().saturating_add(growth))
-    }
-}
 
 /// How often, and how soon, a counter may and must be published. A busy engine hands in a slower one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +82,17 @@ const EARLY_SHARE: f64 = 0.4;
 /// settling brings its readers the exact value often enough.
 const SELDOM: f64 = 0.125;
 
+/// While less than the first share of the budget is spent, a write that is as large as the precision and would
+/// not be seen for long is published at the usual price; up to the second, at three times that.
+const UNSEEN_SHARES: [f64; 2] = [0.25, 0.375];
+const UNSEEN_PRICE: u64 = 3;
+
+/// A sloping line may show a write so late: readers see it once the line has come within half a write of it.
+const UNSEEN_MICROS: f64 = 10_000.0;
+
+/// A precision of more writes than this is a wish for few updates, so none is early.
+const EARLY_WRITES: f64 = 64.0;
+
 /// So many lines in a row that failed at once mean that writes are coarser than the precision.
 const HOPELESS: u8 = 8;
 
@@ -138,8 +103,9 @@ const STAIR: f64 = 0.75;
 /// What the owner of a moving shard remembers to decide when to publish which line.
 ///
 /// **When.** A line has failed when the shard's deviation from it exceeds the precision. The first change
-/// after rest is published at once whatever its size; so is a deviation of exactly the precision from a flat
-/// line while the budget is full: single increments are then seen at once with the default precision of 1.
+/// after rest is published at once whatever its size. And while little of the budget is spent, a write as
+/// large as the precision is published at once if readers would not see it within 10 ms: with the default
+/// precision of 1, who writes a one looks for it on a peer.
 ///
 /// **Pace.** Some counters can't be predicted: a thousand random increments per second leave any line within
 /// a few milliseconds. Each counter has a budget of `burst` updates that refills at one per `sustained`, and
@@ -333,9 +299,9 @@ impl Track {
             let limit = tolerated.max(check.unit()).max(stair);
             self.candidates.rehearse(point, limit, check.unit(), has_stopped, &self.rhythm, pace.history);
         }
-        if !self.is_due(&check, tolerated) {
+        let Some(price) = self.price(&check, spent, tolerated) else {
             return Verdict::Wait { deadline: self.deadline(&check, spent, tolerated) };
-        }
+        };
         let mut allowed = self.published + pace.interval;
         if is_write && !is_first && self.rhythm.is_batched() {
             // More writes of this moment are likely to follow; one update will do for all of them.
@@ -344,8 +310,8 @@ impl Track {
         if now < allowed && !is_first {
             return Verdict::Wait { deadline: allowed.min(self.settle_at(pace)) };
         }
-        let price = if check.is_within() && !is_first { EARLY_PRICE } else { 1 };
-        let slope = if has_stopped { Slope::Flat } else { self.candidates.choose() };
+        let slope =
+            if has_stopped { Slope::Flat } else { self.candidates.choose(2.0 * micros(pace.interval)) };
         self.publish(&check, slope, price)
     }
 
@@ -371,21 +337,33 @@ impl Track {
         }
     }
 
-    /// Whether the deviation deserves an update, if the interval allows it.
-    fn is_due(&self, check: &Check, tolerated: f64) -> bool {
+    /// The price of an update, if the deviation deserves one and the interval allows it.
+    fn price(&self, check: &Check, spent: f64, tolerated: f64) -> Option<u64> {
         if check.is_first {
-            return check.deviation != 0;
+            return (check.deviation != 0).then_some(1);
         }
         if !check.is_within() {
-            return check.size() > tolerated;
+            return (check.size() > tolerated).then_some(1);
         }
-        // Within the precision: early.
+        if self.is_unseen(check) && spent < UNSEEN_SHARES[1] {
+            return Some(if spent < UNSEEN_SHARES[0] { 1 } else { UNSEEN_PRICE });
+        }
+        let step = self.rhythm.step();
         let is_frequent = self.rhythm.gap() < micros(check.pace.settle) * SELDOM && self.rhythm.has_gaps();
-        let is_edge = self.line.is_flat()
-            && check.deviation != 0
-            && check.deviation.unsigned_abs() == check.precision.unsigned_abs();
-        (is_edge && check.size() > tolerated)
-            || (is_frequent && check.size() > tolerated.max(self.rhythm.step()))
+        let is_early =
+            is_frequent && check.unit() <= step * EARLY_WRITES && check.size() > tolerated.max(step);
+        is_early.then_some(EARLY_PRICE)
+    }
+
+    /// Whether readers do not see the last write although its size is the precision or more.
+    fn is_unseen(&self, check: &Check) -> bool {
+        if self.line.is_flat() {
+            check.deviation != 0 && check.deviation.unsigned_abs() == check.precision.unsigned_abs()
+        } else {
+            let step = if self.rhythm.has_gaps() { self.rhythm.step() } else { check.unit() };
+            let behind = float(check.deviation) * self.line.slope.signum() - step * 0.5;
+            check.unit() <= step * 1.01 && behind > self.line.slope.abs() * UNSEEN_MICROS
+        }
     }
 
     /// Of the burst, how much is spent: 0 is nothing, 1 all of it, and it may be overdrawn.
@@ -399,16 +377,22 @@ impl Track {
     /// When to look again if nothing is published now.
     fn deadline(&self, check: &Check, spent: f64, tolerated: f64) -> Micros {
         let settle_at = self.settle_at(check.pace);
+        let burst = f64::from(check.pace.burst.max(1));
         if check.is_within() {
             if check.deviation == 0 && self.line.is_flat() {
                 return self.rest_at(check.pace).max(check.now + Micros(1));
             }
+            let mut next = self.crossing + Micros(1);
+            if self.is_unseen(check) {
+                let refill = (spent - UNSEEN_SHARES[1]).max(0.0) * micros(check.pace.sustained) * burst;
+                next = next.min(check.now + Micros(refill as u64 + 1));
+            }
             let earliest = (self.published + check.pace.interval).max(check.now + Micros(1));
-            return (self.crossing + Micros(1)).max(earliest).min(settle_at);
+            return next.max(earliest).min(settle_at);
         }
         // The budget refills while the line runs on: where both meet is not worth solving for; half the way to
         // the nearer of the two is never too late by more than the interval.
-        let refill = (spent - spent_at(check.size() / check.unit())) * f64::from(check.pace.burst.max(1));
+        let refill = (spent - spent_at(check.size() / check.unit())) * burst;
         let refill = refill.max(0.0) * micros(check.pace.sustained);
         let drift = micros(self.crossing_after(check.now, check.deviation, tolerated).since(check.now));
         let wait = (refill.min(drift) * 0.5).max(micros(check.pace.interval)).max(1.0);
@@ -452,10 +436,8 @@ impl Track {
         let pace = check.pace;
         self.candidates.fold(self.rhythm.last(), pace.history, &self.rhythm);
         let slope = self.candidates.slope(slope);
-        let moment = match self.rhythm.centre() {
-            Some(centre) if slope != 0.0 => self.moment(centre),
-            _ => check.now,
-        };
+        let ahead = self.rhythm.centre(check.point.at, slope) - check.point.at;
+        let moment = check.now + Micros(ahead as u64);
         self.line = Line { anchor: check.value, slope, moment };
         self.published = check.now;
         self.repaid = self.repaid.max(check.now) + Micros(pace.sustained.0.saturating_mul(price));

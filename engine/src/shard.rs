@@ -3,7 +3,7 @@
 //! A resting shard is a value and its seq. A moving one also has a line; it is followed until the owner has been silent
 //! for a few heartbeats (its *horizon*) and stands still from there.
 
-use crate::generation::{Record, Stated};
+use crate::generation::Stated;
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Line;
 use crate::time::Micros;
@@ -83,6 +83,11 @@ pub(crate) enum Merged {
     Duplicate,
     /// Something later was known.
     Stale,
+}
+
+/// Half a unit of the last of so many decimals, in units of 10^-17.
+fn half_of_last(decimals: u8) -> i128 {
+    10i128.pow(u32::from(Value::DECIMALS - decimals)) / 2 + 1
 }
 
 /// A peer's shard.
@@ -183,6 +188,19 @@ impl PeerShard {
         }
     }
 
+    /// How far its estimate may be from the truth at a moment as of which the owner has vouched for it: the precision, what the
+    /// line moves while its moment is uncertain, and the rounding.
+    pub(crate) fn bound_units(&self) -> i128 {
+        match &self.moving {
+            None => 0,
+            Some(moving) => {
+                let skew = (moving.slope.abs() * moving.moment_error.0 as f64) as i128;
+                let rounding = if moving.slope == 0.0 { 0 } else { half_of_last(self.decimals) };
+                moving.precision_units.saturating_add(skew).saturating_add(rounding)
+            }
+        }
+    }
+
     /// As the rules of SET see it at this moment.
     pub(crate) fn stated(&self, record: Generation, now: Micros, horizons: &Horizons) -> Stated {
         Stated {
@@ -193,10 +211,14 @@ impl PeerShard {
         }
     }
 
-    /// Whether it counts nothing under this record and rests.
-    pub(crate) fn is_zero_in(&self, record: Option<&Record>) -> bool {
-        let generation = record.map_or(Generation::ZERO, |record| record.generation);
-        self.moving.is_none() && self.value.is_zero() && self.generation(generation) == generation
+    /// As the rules of SET see it, with its value as it was published.
+    pub(crate) fn as_published(&self, record: Generation) -> Stated {
+        Stated { member: self.member, generation: self.generation(record), seq: self.seq, value: self.value }
+    }
+
+    /// Whether it reads zero and does not move.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.value.is_zero() && self.moving.as_ref().is_none_or(|moving| moving.slope == 0.0)
     }
 
     /// Joins it with what has come. Commutative, associative and idempotent: the later seq stands; of one

@@ -104,6 +104,7 @@ impl Worker {
             Task::Save | Task::SaveInBackground => Some(TaskResult::Error(
                 "ERR saving is not available: this node keeps counters in memory only".into(),
             )),
+            Task::Cluster(_) | Task::Resolve { .. } => Some(TaskResult::Error("ERR not built yet".into())),
         }
     }
 }

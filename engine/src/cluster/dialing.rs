@@ -8,13 +8,13 @@ use crate::ids::{NODE_ID_LEN, NodeId};
 use crate::time::Micros;
 
 /// How long the member with the higher id waits for the other's call.
-pub const HIGHER_ID_WAIT: Micros = Micros::from_secs(1);
+pub(crate) const HIGHER_ID_WAIT: Micros = Micros::from_secs(1);
 
 /// The wait after the first failure.
 const FIRST_BACKOFF: Micros = Micros::from_millis(100);
 
 /// The longest wait between two calls, before jitter.
-pub const MAX_BACKOFF: Micros = Micros::from_secs(2);
+pub(crate) const MAX_BACKOFF: Micros = Micros::from_secs(2);
 
 /// A link that ended sooner than this counts as a failed call, so that a peer that hangs up is not called in a loop.
 const SHORT_LINK: Micros = Micros::from_secs(1);

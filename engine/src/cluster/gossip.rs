@@ -21,6 +21,7 @@
 //! forgotten node `0101…01` at incarnation 5: `19 00 01 01 … 01 05 00 00 00`.
 
 use crate::ids::{NODE_ID_LEN, NodeId};
+use crate::settings::{BUS_PORT_OFFSET, Settings};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -53,6 +54,23 @@ pub struct Announcement {
 }
 
 impl Announcement {
+    /// What a node with these settings says about itself when it starts for the first time. Without
+    /// `cluster-announce-ip` its ip is not known yet; bus port 0: it has none.
+    pub fn from_settings(id: NodeId, incarnation: u32, settings: &Settings) -> Announcement {
+        let first_of = |announced: u16, own: u16| if announced != 0 { announced } else { own };
+        let port = first_of(settings.cluster_announce_port, settings.port);
+        let default_bus = if port == 0 { 0 } else { port.saturating_add(BUS_PORT_OFFSET) };
+        Announcement {
+            id,
+            incarnation,
+            joined: incarnation,
+            number: 0,
+            ip: settings.cluster_announce_ip.parse().ok(),
+            port,
+            bus_port: first_of(settings.cluster_announce_bus_port, default_bus),
+        }
+    }
+
     /// What orders announcements of one member.
     pub fn version(&self) -> (u32, u32) {
         (self.incarnation, self.number)

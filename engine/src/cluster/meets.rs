@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 /// How long a meeting is tried, if the node timeout is shorter.
-pub const MIN_MEET_TIME: Micros = Micros::from_secs(1);
+pub(crate) const MIN_MEET_TIME: Micros = Micros::from_secs(1);
 
 /// Most meetings at a time; further ones are refused.
 pub const MAX_MEETS: usize = 64;
@@ -21,13 +21,13 @@ const MAX_REASON_LEN: usize = 200;
 
 /// A meeting under way.
 #[derive(Clone, Debug)]
-pub struct Meet {
+pub(crate) struct Meet {
     /// A made-up id, for CLUSTER NODES.
-    pub id: NodeId,
+    pub(crate) id: NodeId,
     /// Its bus address.
-    pub bus: SocketAddr,
+    pub(crate) bus: SocketAddr,
     /// Its client port, as the operator gave it.
-    pub port: u16,
+    pub(crate) port: u16,
     pub(crate) started: Micros,
     pub(crate) ping_sent_ms: u64,
     pub(crate) dialing: Dialing,

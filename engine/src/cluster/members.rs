@@ -19,7 +19,6 @@ use crate::cluster::gossip::{Announcement, Forgotten, GossipEntry};
 use crate::cluster::meets::Meet;
 use crate::cluster::nodes_file::NodesFile;
 use crate::ids::{MemberIndex, NodeId};
-use crate::shard::MAX_MEMBERS;
 use crate::time::Micros;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +26,7 @@ use std::net::IpAddr;
 
 pub use crate::cluster::forgotten::MAX_FORGOTTEN;
 pub use crate::cluster::meets::{FailedMeet, MAX_MEETS, TooManyMeets};
+pub use crate::shard::MAX_MEMBERS;
 
 /// Reported ages up to this are not kept: at least as long as the shortest node timeout, so they never count.
 const NEGLIGIBLE_AGE: Micros = Micros::from_millis(100);

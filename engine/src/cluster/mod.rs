@@ -9,12 +9,12 @@ mod clock;
 mod dialing;
 mod forgotten;
 mod frame;
-mod gossip;
+pub mod gossip;
 mod meets;
-mod members;
-mod nodes_file;
+pub mod members;
+pub mod nodes_file;
 mod updates;
-mod view;
+pub mod view;
 pub(crate) mod wire;
 
 mod heartbeat;
@@ -486,7 +486,7 @@ impl Cluster {
         let stats = |member: MemberIndex| self.link_stats(member);
         let is_complete = self.recovery.is_none();
         let view = self.members.view((now, self.timeout), self.traffic, is_complete, stats);
-        self.node.set_cluster_view(Arc::new(view));
+        self.node.set_cluster_view(view);
     }
 
     fn link_stats(&self, member: MemberIndex) -> Option<view::LinkStats> {
@@ -562,3 +562,6 @@ const LENGTH_PREFIX: u64 = 4;
 
 /// Between two rounds of what need not be done at once.
 const HOUSEKEEPING: Micros = Micros::from_millis(100);
+
+#[cfg(test)]
+mod tests;

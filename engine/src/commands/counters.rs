@@ -1,6 +1,6 @@
 //! Counting and reading: INCR and its kin, GET, MGET, SET, PRECISION.
 
-use crate::command::ArgKind::{Double, Key, String};
+use crate::command::ArgKind::{Double, Key, OneOf, String};
 use crate::command::Flag::{Denyoom, Fast, Readonly, Write};
 use crate::command::{Arg, CommandSpec, Context, Group, Outcome};
 use crate::error::ClientError;
@@ -8,6 +8,7 @@ use crate::precision::Precision;
 use crate::value::{Value, ValueError};
 
 const NAME: Arg = Arg::new("name", Key);
+const GET_OPTIONS: &[Arg] = &[Arg::word("state", "STATE"), Arg::word("bound", "BOUND")];
 const AMOUNT: Arg = Arg::new("amount", Double);
 
 pub(super) const COMMANDS: &[CommandSpec] = &[
@@ -76,11 +77,13 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
     },
     CommandSpec {
         name: "get",
-        summary: "Answers a counter's value, zero if it does not exist. STATE adds whether every node is reachable.",
+        summary: "Answers a counter's value, zero if it does not exist. STATE adds whether every node is heard of; \
+                  BOUND answers the value at a moment, how far the truth of that moment was from it at most, and \
+                  how many milliseconds ago that was.",
         since: "1.0.0",
         group: Group::Counter,
         flags: &[Readonly, Fast],
-        arguments: &[NAME, Arg::word("state", "STATE").optional()],
+        arguments: &[NAME, Arg::new("option", OneOf(GET_OPTIONS)).optional()],
         subcommands: &[],
         run: get,
     },
@@ -154,18 +157,23 @@ fn get(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     if ctx.request.len() > 3 {
         return Err(ClientError::Syntax);
     }
-    let is_with_state = match ctx.request.iter().nth(2) {
-        None => false,
-        Some(word) if word.eq_ignore_ascii_case(b"STATE") => true,
+    let (node, now, name) = (ctx.node, ctx.now.monotonic, ctx.request.arg(1));
+    match ctx.request.iter().nth(2) {
+        None => ctx.reply_value(node.keyspace.total(name, now).unwrap_or_default()),
+        Some(word) if word.eq_ignore_ascii_case(b"STATE") => {
+            let total = node.keyspace.total(name, now).unwrap_or_default();
+            ctx.reply.array(2);
+            ctx.reply_value(total);
+            ctx.reply.bulk(if node.is_consistent(now) { b"CONSISTENT" } else { b"INCONSISTENT" });
+        }
+        Some(word) if word.eq_ignore_ascii_case(b"BOUND") => {
+            let bounded = node.keyspace.bound(name, now);
+            ctx.reply.array(3);
+            ctx.reply_value(bounded.value);
+            ctx.reply_value(bounded.bound);
+            ctx.reply.integer(bounded.age.0.div_ceil(1_000) as i64);
+        }
         Some(word) => return Err(ClientError::quoting("ERR Unknown GET option '", word, "'")),
-    };
-    let total = ctx.node.keyspace.total(ctx.request.arg(1), ctx.now.monotonic).unwrap_or_default();
-    if is_with_state {
-        ctx.reply.array(2);
-        ctx.reply_value(total);
-        ctx.reply.bulk(b"CONSISTENT");
-    } else {
-        ctx.reply_value(total);
     }
     Ok(Outcome::Done)
 }

@@ -2,6 +2,7 @@
 
 mod client;
 mod client_list;
+pub(crate) mod cluster;
 mod command;
 mod config;
 mod connection;
@@ -25,6 +26,7 @@ const TABLES: &[&[CommandSpec]] = &[
     connection::COMMANDS,
     client::COMMANDS,
     command::COMMANDS,
+    cluster::COMMANDS,
     server::COMMANDS,
     config::COMMANDS,
     info::COMMANDS,

@@ -38,6 +38,13 @@ pub(super) enum Slope {
 
 impl Slope {
     const ALL: [Slope; CANDIDATES] = [Slope::Flat, Slope::Scale(0), Slope::Scale(1), Slope::Scale(2)];
+
+    fn index(self) -> usize {
+        match self {
+            Slope::Flat => 0,
+            Slope::Scale(scale) => usize::from(scale) + 1,
+        }
+    }
 }
 
 /// A candidate's virtual line and its cost.
@@ -125,7 +132,7 @@ impl Candidates {
 
     fn draw(&mut self, candidate: usize, point: Point, is_flat: bool, rhythm: &Rhythm) {
         let slope = if is_flat { 0.0 } else { self.slope(Slope::ALL[candidate]) };
-        let at = rhythm.centre().unwrap_or(point.at);
+        let at = rhythm.centre(point.at, slope);
         self.rehearsals[candidate] = Rehearsal { origin: point.value - slope * at, slope };
     }
 
@@ -161,19 +168,22 @@ impl Candidates {
         }
     }
 
-    /// The cheapest candidate; the one chosen before if none is cheaper by a margin.
-    pub(super) fn choose(&mut self) -> Slope {
-        let mut best = match self.chosen {
-            Slope::Flat => 0,
-            Slope::Scale(scale) => usize::from(scale) + 1,
+    /// The cheapest candidate; the one chosen before if none is cheaper by a margin. A slope that was measured
+    /// over less than `shortest` microseconds does not count: two increments that happen to come within one
+    /// millisecond are no stream of a thousand per second.
+    pub(super) fn choose(&mut self, shortest: f64) -> Slope {
+        let is_measured = |slope: Slope| match slope {
+            Slope::Flat => true,
+            Slope::Scale(scale) => f64::from(self.windows[usize::from(scale)]) >= shortest,
         };
-        for candidate in 0..CANDIDATES {
-            if self.costs[candidate] + HYSTERESIS < self.costs[best] {
-                best = candidate;
+        let mut best = if is_measured(self.chosen) { self.chosen } else { Slope::Flat };
+        for slope in Slope::ALL {
+            if is_measured(slope) && self.costs[slope.index()] + HYSTERESIS < self.costs[best.index()] {
+                best = slope;
             }
         }
-        self.chosen = Slope::ALL[best];
-        self.chosen
+        self.chosen = best;
+        best
     }
 
     /// Units per microsecond.

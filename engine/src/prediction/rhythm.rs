@@ -106,15 +106,22 @@ impl Rhythm {
         self.has_batch || self.had_batch
     }
 
-    /// Where a sloping line should pass through the last value, if writes are regular: half a gap later.
-    pub(super) fn centre(&self) -> Option<f64> {
-        let is_regular = self.has_gaps() && self.spread < self.gap * REGULAR;
-        is_regular.then(|| self.last.at + self.gap() * 0.5)
+    /// Where a line of this slope, drawn at `at`, should pass through the last value: if writes are regular and
+    /// that is still to come, half a gap after the last write, but never so late that it misses half a write.
+    pub(super) fn centre(&self, at: f64, slope: f64) -> f64 {
+        if slope == 0.0 || !self.is_regular() {
+            return at;
+        }
+        at.max(self.last.at + 0.5 * self.gap().min(self.step() / slope.abs()))
+    }
+
+    fn is_regular(&self) -> bool {
+        self.has_gaps() && self.spread < self.gap * REGULAR
     }
 
     /// Whether, at a moment without a write, the writes seem to be over.
     pub(super) fn has_stopped(&self, at: f64, is_published_since: bool) -> bool {
-        let patience = if self.centre().is_some() { SILENCE_REGULAR } else { SILENCE_RANDOM };
+        let patience = if self.is_regular() { SILENCE_REGULAR } else { SILENCE_RANDOM };
         is_published_since || self.gaps == 0 || at - self.last.at > self.gap() * patience
     }
 }

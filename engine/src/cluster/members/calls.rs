@@ -11,7 +11,7 @@ impl Members {
     /// Whom to call now; each counts as under way until `linked`, `dial_failed` or `unlinked`.
     pub fn dials_due(&mut self, now: Micros) -> Vec<(DialTarget, SocketAddr)> {
         let mut due = Vec::new();
-        for (_, &index) in &self.live {
+        for &index in self.live.values() {
             let Some(member) = &mut self.slots[usize::from(index.0)] else { continue };
             if index != MemberIndex::SELF
                 && member.dialing.deadline() <= now
@@ -113,7 +113,7 @@ impl Members {
         Ok(true)
     }
 
-    /// The meeting has been answered by a member (`is_done`), or for good by a refusal that is given back for the log.
+    /// The meeting has been answered by a member, or has failed for good; the failure is given back for the log, as a warning.
     pub fn end_meet(&mut self, id: NodeId, outcome: Result<(), &str>, now: Micros) -> Option<FailedMeet> {
         let position = self.meets.iter().position(|meet| meet.id == id)?;
         let mut meet = self.meets.remove(position);

@@ -1,0 +1,310 @@
+//! Clusters in one process, with links that deliver at once: the ordinary course of things. Faults are the simulator's.
+
+use super::*;
+use crate::clients::Peer as ClientPeer;
+use crate::node::{NodeConfig, ProcessInfo, Shell};
+use crate::session::Session;
+use crate::settings::Settings;
+use resp::Request;
+
+struct Quiet;
+
+impl Shell for Quiet {
+    fn process(&self) -> ProcessInfo {
+        ProcessInfo::default()
+    }
+    fn settings_changed(&self, _: &Settings) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+struct Host {
+    node: Arc<Node>,
+    cluster: Cluster,
+    session: Session,
+    ends: BTreeMap<LinkId, (usize, LinkId)>,
+    saved: Vec<u8>,
+}
+
+struct World {
+    hosts: Vec<Host>,
+    now: Micros,
+    bytes: u64,
+}
+
+impl World {
+    fn new(count: usize) -> World {
+        let mut world = World { hosts: Vec::new(), now: Micros::from_secs(10), bytes: 0 };
+        (0..count).for_each(|_| world.add());
+        world
+    }
+
+    fn clock(&self) -> Now {
+        Now { monotonic: self.now, unix: self.now + Micros::from_secs(1_700_000_000) }
+    }
+
+    fn make(&self, number: usize, nodes_file: Option<Vec<u8>>) -> Host {
+        let settings =
+            Settings { port: 7000 + number as u16, cluster_node_timeout_ms: 2_000, ..Settings::default() };
+        let now = self.clock();
+        let node = Arc::new(Node::new(NodeConfig {
+            id: NodeId([number as u8 + 1; 20]),
+            run_id: [0; 20],
+            hash_seed: 7,
+            settings,
+            now,
+            shell: Arc::new(Quiet),
+        }));
+        let incarnation = now.unix.secs() as u32;
+        let config =
+            ClusterConfig { seed: number as u64, nodes_file, incarnation, ..ClusterConfig::default() };
+        let cluster = Cluster::new(node.clone(), config, now).unwrap();
+        let peer = ClientPeer::Unix("test".into());
+        let session = node.connect(peer, 0, now, Box::new(|| ()));
+        Host { node, cluster, session, ends: BTreeMap::new(), saved: Vec::new() }
+    }
+
+    fn add(&mut self) {
+        let host = self.make(self.hosts.len(), None);
+        self.hosts.push(host);
+    }
+
+    fn restart(&mut self, host: usize) {
+        let saved = self.hosts[host].saved.clone();
+        self.kill(host);
+        self.hosts[host] = self.make(host, Some(saved));
+    }
+
+    fn kill(&mut self, host: usize) {
+        let ends = std::mem::take(&mut self.hosts[host].ends);
+        for (other, link) in ends.into_values() {
+            self.hosts[other].ends.remove(&link);
+            let now = self.clock();
+            self.hosts[other].cluster.handle(Input::Closed { link, reason: "killed" }, now);
+        }
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut is_quiet = true;
+            for from in 0..self.hosts.len() {
+                while let Some(effect) = self.hosts[from].cluster.pop_effect() {
+                    is_quiet = false;
+                    self.carry_out(from, effect);
+                }
+            }
+            if is_quiet {
+                return;
+            }
+        }
+        panic!("the nodes never stop talking");
+    }
+
+    fn carry_out(&mut self, from: usize, effect: Effect) {
+        let now = self.clock();
+        match effect {
+            Effect::Dial { link, to } => {
+                let other = usize::from(to.port()) - 17_000;
+                if other >= self.hosts.len() {
+                    self.hosts[from].cluster.handle(Input::Closed { link, reason: "refused" }, now);
+                    return;
+                }
+                let theirs = self.hosts[other].cluster.new_link();
+                self.hosts[from].ends.insert(link, (other, theirs));
+                self.hosts[other].ends.insert(theirs, (from, link));
+                self.hosts[from].cluster.handle(Input::Dialed { link }, now);
+                let address = SocketAddr::from(([127, 0, 0, 1], 40_000));
+                self.hosts[other].cluster.handle(Input::Accepted { link: theirs, from: address }, now);
+            }
+            Effect::Send { link, frame } => {
+                let Some(&(other, theirs)) = self.hosts[from].ends.get(&link) else { return };
+                self.bytes += frame.len() as u64 + 4;
+                self.hosts[other].cluster.handle(Input::Received { link: theirs, frame: &frame }, now);
+                self.hosts[from].cluster.handle(Input::Sent { link, bytes: frame.len() }, now);
+            }
+            Effect::Close { link } => {
+                if let Some((other, theirs)) = self.hosts[from].ends.remove(&link) {
+                    self.hosts[other].ends.remove(&theirs);
+                    self.hosts[other].cluster.handle(Input::Closed { link: theirs, reason: "closed" }, now);
+                }
+            }
+            Effect::SaveNodes(bytes) => self.hosts[from].saved = bytes,
+        }
+    }
+
+    /// Lets time pass.
+    fn run(&mut self, time: Micros) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now = self.now + Micros::from_millis(1);
+            let now = self.clock();
+            for host in &mut self.hosts {
+                if host.cluster.deadline() <= now.monotonic {
+                    host.cluster.handle(Input::Timer, now);
+                }
+            }
+            self.settle();
+        }
+    }
+
+    fn meet(&mut self, host: usize, other: usize) {
+        let bus = SocketAddr::from(([127, 0, 0, 1], 17_000 + other as u16));
+        let now = self.clock();
+        self.hosts[host].cluster.request(ClusterRequest::Meet { bus, port: 7000 + other as u16 }, now);
+    }
+
+    /// A chain of MEETs.
+    fn joined(count: usize) -> World {
+        let mut world = World::new(count);
+        (1..count).for_each(|other| world.meet(other - 1, other));
+        world.run(Micros::from_secs(3));
+        world
+    }
+
+    fn ask(&mut self, host: usize, words: &str) -> String {
+        let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        let now = self.clock();
+        let host = &mut self.hosts[host];
+        let mut out = Vec::new();
+        let settings = host.node.settings();
+        host.node.execute(&mut host.session, Request::from_args(&words), &settings, now, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        match text.strip_prefix('$') {
+            Some(bulk) => bulk.split("\r\n").nth(1).unwrap().to_owned(),
+            None => text.replace("\r\n", "|"),
+        }
+    }
+
+    fn all(&mut self, words: &str) -> Vec<String> {
+        (0..self.hosts.len()).map(|host| self.ask(host, words)).collect()
+    }
+
+    fn agree(&mut self, words: &str, expected: &str) {
+        let answers = self.all(words);
+        assert!(answers.iter().all(|answer| answer == expected), "{words}: {answers:?}, not {expected}");
+    }
+}
+
+#[test]
+fn a_chain_of_meets_makes_a_full_mesh() {
+    let world = World::joined(5);
+    for host in &world.hosts {
+        assert_eq!(host.ends.len(), 4);
+        assert_eq!(host.node.cluster_view().nodes.len(), 5);
+        assert!(host.node.is_consistent(world.now));
+    }
+}
+
+#[test]
+fn everybody_reads_the_sum_of_what_everybody_has_counted() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY a 5");
+    world.ask(1, "INCRBY a 7.5");
+    world.ask(2, "DECRBY a 1");
+    world.run(Micros::from_secs(3));
+    world.agree("GET a", "11.5");
+}
+
+#[test]
+fn an_increment_is_seen_within_milliseconds() {
+    let mut world = World::joined(2);
+    world.run(Micros::from_secs(1));
+    world.ask(0, "INCR a");
+    world.run(Micros::from_millis(4));
+    assert_eq!(world.ask(1, "GET a"), "1");
+}
+
+#[test]
+fn what_was_counted_before_joining_is_known_afterwards() {
+    let mut world = World::new(2);
+    for n in 0..500 {
+        world.ask(0, &format!("INCRBY old{n} {n}"));
+        world.ask(1, &format!("INCRBY old{n} 1000"));
+    }
+    world.meet(0, 1);
+    world.run(Micros::from_secs(3));
+    for n in [0, 1, 250, 499] {
+        world.agree(&format!("GET old{n}"), &format!("{}", n + 1000));
+    }
+}
+
+#[test]
+fn a_set_holds_everywhere_and_later_increments_add_to_it() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY a 5");
+    world.run(Micros::from_secs(3));
+    world.ask(1, "SET a 100");
+    assert_eq!(world.ask(1, "GET a"), "100");
+    world.run(Micros::from_millis(20));
+    world.agree("GET a", "100");
+    world.ask(2, "INCRBY a 3");
+    world.ask(0, "INCRBY a 4");
+    world.run(Micros::from_secs(3));
+    world.agree("GET a", "107");
+}
+
+#[test]
+fn of_two_sets_at_once_one_wins() {
+    let mut world = World::joined(3);
+    world.ask(0, "SET a 100");
+    world.ask(1, "SET a 50");
+    world.ask(2, "INCRBY a 1");
+    world.run(Micros::from_secs(3));
+    let answers = world.all("GET a");
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert!(["101", "51"].contains(&answers[0].as_str()), "{answers:?}");
+}
+
+#[test]
+fn a_steady_stream_is_followed_and_ends_exactly() {
+    let mut world = World::joined(2);
+    for _ in 0..5_000 {
+        world.ask(0, "INCR a");
+        world.run(Micros::from_millis(2));
+    }
+    let seen: f64 = world.ask(1, "GET a").parse().unwrap();
+    assert!((seen - 5_000.0).abs() <= 2.0, "{seen}");
+    world.run(Micros::from_secs(3));
+    world.agree("GET a", "5000");
+}
+
+#[test]
+fn deleted_counters_are_gone_everywhere() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY a 5");
+    world.ask(1, "INCRBY b 5");
+    world.run(Micros::from_secs(3));
+    world.ask(2, "DEL a");
+    assert_eq!(world.ask(2, "EXISTS a"), ":0|");
+    world.ask(2, "SET b 0");
+    world.run(Micros::from_secs(20));
+    for host in 0..3 {
+        assert_eq!(world.ask(host, "DBSIZE"), ":0|");
+    }
+}
+
+#[test]
+fn a_node_that_lost_everything_gets_its_counts_back() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY a 100");
+    world.ask(1, "INCRBY a 1");
+    world.run(Micros::from_secs(3));
+    world.restart(0);
+    world.ask(0, "INCRBY a 7");
+    world.run(Micros::from_secs(5));
+    world.agree("GET a", "108");
+    world.ask(0, "INCRBY a 1");
+    world.run(Micros::from_secs(3));
+    world.agree("GET a", "109");
+}
+
+#[test]
+fn a_quiet_cluster_sends_little() {
+    let mut world = World::joined(3);
+    (0..100).for_each(|n| drop(world.ask(0, &format!("INCR c{n}"))));
+    world.run(Micros::from_secs(30));
+    world.bytes = 0;
+    world.run(Micros::from_secs(10));
+    let per_link_and_second = world.bytes / 10 / 3;
+    assert!(per_link_and_second < 1_024, "{per_link_and_second} bytes");
+}
