@@ -12,11 +12,13 @@
 //!
 //! Lacks on purpose: files, threads, and when to write.
 
+use crate::cluster::nodes_file::{NodesFile, NodesFileError};
 use crate::counter::Counter;
 use crate::facts::{self, APPLIED, FACT, NODES, NodeFacts, NodeTable, SELF};
 use crate::ids::{MemberIndex, NodeId};
 use crate::keyspace::{Keyspace, Noted};
 use crate::node::Node;
+use crate::shard::PeerShard;
 use crate::state::{self, COUNTER};
 use crate::store::{Batch, Block, Record, Source, StoreError};
 use crate::time::Micros;
@@ -51,6 +53,22 @@ impl Journal {
         }
     }
 
+    /// The journal for an empty directory.
+    pub fn anew(node: Arc<Node>) -> Journal {
+        let table = node.kept.lock().nodes.clone();
+        let numbers = Numbers { node: Arc::clone(&node), table, by_index: Vec::new(), version: None };
+        let logged = NodeFacts::default();
+        Journal { node, logged_nodes: 0, numbers, logged, scratch: Vec::new() }
+    }
+
+    /// Adds all there is.
+    pub fn copy_all(&mut self, batch: &mut Batch, now: Micros) {
+        let mut progress = SnapshotProgress::default();
+        let end = self.source(&mut progress, now).next_chunk(0, usize::MAX, batch);
+        assert!(end.is_none(), "a chunk without limit is the whole");
+        self.logged_nodes = progress.written_nodes;
+    }
+
     /// From now on changes are noted; `collect` will find them.
     pub fn start(&self) {
         self.node.keyspace.start_logging();
@@ -68,30 +86,52 @@ impl Journal {
 
     /// Whether there is something to collect.
     pub fn has_changes(&self) -> bool {
-        self.node.keyspace.unlogged().has_any() || self.node.facts_to_keep() != self.logged
+        self.node.keyspace.unlogged().has_any()
+            || !self.is_untouched() && self.node.facts_to_keep() != self.logged
+    }
+
+    /// Nothing was ever written here. Then facts alone are not worth a record: a directory without counters stays empty,
+    /// so that a dump of the original can still be put beside it.
+    fn is_untouched(&self) -> bool {
+        self.logged.id.is_none()
     }
 
     /// Adds all that has changed before this call, and perhaps some of what changes meanwhile. The batch must be committed
     /// sooner or later: nothing of it is collected again.
     pub fn collect(&mut self, batch: &mut Batch, now: Micros) {
+        if self.is_untouched() && !self.node.keyspace.unlogged().has_any() {
+            return;
+        }
         let facts = self.node.facts_to_keep();
         let is_other_self = !facts.is_same_self(&self.logged);
         let is_further = facts.applied != self.logged.applied;
-        let keyspace = &self.node.keyspace;
-        let mut writer = Writer {
-            batch,
-            keyspace,
-            numbers: &mut self.numbers,
-            written_nodes: &mut self.logged_nodes,
-            scratch: &mut self.scratch,
-            now,
-        };
+        let mut writer = self.writer(batch, now);
         if is_other_self {
             writer.own_facts(&facts);
         }
         if is_further {
             writer.applied(&facts);
         }
+        self.logged = facts;
+        self.collect_counters(batch, now);
+    }
+
+    fn writer<'a>(&'a mut self, batch: &'a mut Batch, now: Micros) -> Writer<'a> {
+        Writer {
+            batch,
+            keyspace: &self.node.keyspace,
+            numbers: &mut self.numbers,
+            written_nodes: &mut self.logged_nodes,
+            scratch: &mut self.scratch,
+            now,
+        }
+    }
+
+    /// The same for counters alone: for a log that does not go on, so that facts must not run ahead of it.
+    pub fn collect_counters(&mut self, batch: &mut Batch, now: Micros) {
+        let node = Arc::clone(&self.node);
+        let keyspace = &node.keyspace;
+        let mut writer = self.writer(batch, now);
         for stripe in keyspace.unlogged().take_stripes() {
             let mut see = |noted: Noted<'_>| match noted {
                 Noted::Gone(name) => writer.batch.remove(COUNTER, name),
@@ -99,7 +139,6 @@ impl Journal {
             };
             while keyspace.drain_log(stripe, DRAIN_STEP, &mut see) {}
         }
-        self.logged = facts;
     }
 
     /// All there is, for a snapshot that is walked from here on.
@@ -241,6 +280,7 @@ pub struct Loader<'a> {
     /// Whose counters the records at this place are.
     mapped_for: Option<NodeId>,
     more: isize,
+    has_unanchored: bool,
     now: Micros,
 }
 
@@ -267,6 +307,7 @@ impl<'a> Loader<'a> {
             members: Members(Vec::new()),
             mapped_for: None,
             more: 0,
+            has_unanchored: false,
             now,
         }
     }
@@ -291,6 +332,7 @@ impl<'a> Loader<'a> {
     /// The counters are another node's; a text for the operator.
     pub fn finish(self) -> Result<(), String> {
         self.node.keyspace.note_loaded(self.more);
+        self.node.kept.lock().has_unanchored |= self.has_unanchored;
         if let (Some(own), Some(id)) = (self.own, self.facts.id)
             && own != id
         {
@@ -318,6 +360,8 @@ impl<'a> Loader<'a> {
                 }
                 let state = payload.map(|bytes| state::decode(bytes, &self.members)).transpose();
                 let state = state.map_err(|error| format!("counter {}: {error}", shown(name)))?;
+                let peers = state.as_ref().map_or(&[][..], |state| &state.peers);
+                self.has_unanchored |= peers.iter().any(PeerShard::is_unanchored);
                 let loaded = self.node.keyspace.load(name, state, self.now);
                 self.more += loaded.map_err(|_| "more than 65535 different precisions".to_owned())?;
                 Ok(())
@@ -373,9 +417,26 @@ fn shown(name: &[u8]) -> String {
 }
 
 impl Node {
+    /// Takes the identity from a nodes file, and gives the members in it their indices. Before anything is loaded.
+    ///
+    /// # Errors
+    /// The file is damaged.
+    pub fn recognise(&self, nodes_file: &[u8]) -> Result<NodeId, NodesFileError> {
+        let file = NodesFile::parse(nodes_file)?;
+        let id = file.myself.line.id;
+        self.set_id(id);
+        for (place, member) in (1..).zip(&file.members) {
+            self.keyspace.member_ids.set(MemberIndex(place), Some(member.line.id));
+        }
+        Ok(id)
+    }
+
     /// All loaders have finished: shards that were moving when they were written must come anew, so their owners' streams are
     /// applied only up to the one before.
     pub fn finish_loading(&self) {
+        if !self.kept.lock().has_unanchored {
+            return;
+        }
         let unanchored = self.keyspace.unanchored();
         let mut kept = self.kept.lock();
         for (member, seq) in unanchored {
@@ -384,6 +445,11 @@ impl Node {
                 *applied = before.min(*applied);
             }
         }
+    }
+
+    /// Whether something has changed that the log does not have yet.
+    pub fn has_unlogged_changes(&self) -> bool {
+        self.keyspace.unlogged().has_any() || self.log_status().unsynced_bytes > 0
     }
 
     /// The facts with the node's own id.

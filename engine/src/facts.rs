@@ -65,6 +65,8 @@ impl NodeFacts {
 pub(crate) struct Kept {
     pub(crate) facts: NodeFacts,
     pub(crate) nodes: NodeTable,
+    /// Some shard of a peer was moving when it was written.
+    pub(crate) has_unanchored: bool,
 }
 
 /// Ids by their number on disk.

@@ -34,6 +34,12 @@ pub(crate) enum Mode {
     Help,
     /// To print [`version_text`].
     Version,
+    /// To say what the files in a directory, or one file, hold.
+    Check(PathBuf),
+    /// To make a damaged directory whole again.
+    Repair(PathBuf),
+    /// To read a dump of the original into the data directory.
+    Import(PathBuf),
 }
 
 /// What a process needs to know to start.
@@ -90,12 +96,12 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
     let mut args = args.map(OsString::into_vec).peekable();
     let mut reader = ConfigReader::new(Settings::default());
     let mut config_file = None;
+    let mut mode_asked = Mode::Run;
     let file_arg = args.next_if(|arg| !arg.starts_with(b"--") && !matches!(arg.as_slice(), b"-h" | b"-v"));
     if let Some(file_arg) = file_arg {
         config_file = read_file_argument(&mut reader, file_arg)?;
     }
     while let Some(option) = args.next() {
-        // Modes of their own (`--check PATH` and the like) get their arms here.
         let mode = match option.as_slice() {
             b"--help" | b"-h" => Some(Mode::Help),
             b"--version" | b"-v" => Some(Mode::Version),
@@ -103,6 +109,14 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
         };
         if let Some(mode) = mode {
             return Ok(Startup { mode, settings: Settings::default(), config_file: None });
+        }
+        if let Some(mode_of) = mode_of_file(&option) {
+            let path = args.next_if(|arg| !arg.starts_with(b"--")).ok_or_else(|| {
+                let option = String::from_utf8_lossy(&option).into_owned();
+                ConfigError::Argument(format!("{option} wants a path behind it"))
+            })?;
+            mode_asked = mode_of(PathBuf::from(OsString::from_vec(path)));
+            continue;
         }
         let Some(name) = option.strip_prefix(b"--") else {
             let word = String::from_utf8_lossy(&option).into_owned();
@@ -114,7 +128,17 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
         }
         reader.read_words(name, &words, COMMAND_LINE, None, &mut open_included).map_err(ConfigError::Line)?;
     }
-    Ok(Startup { mode: Mode::Run, settings: reader.into_settings(), config_file })
+    Ok(Startup { mode: mode_asked, settings: reader.into_settings(), config_file })
+}
+
+/// The mode that an option with a path asks for.
+fn mode_of_file(option: &[u8]) -> Option<fn(PathBuf) -> Mode> {
+    match option {
+        b"--check" => Some(Mode::Check),
+        b"--repair" => Some(Mode::Repair),
+        b"--import" => Some(Mode::Import),
+        _ => None,
+    }
 }
 
 /// Reads the file, or standard input, and answers the absolute path of the file.
@@ -213,9 +237,14 @@ pub(crate) fn version_text() -> String {
 pub(crate) fn help_text() -> String {
     let mut text = String::from(
         "Usage: discnt-server [CONFIG-FILE | -] [--NAME VALUE ...]...\n\
+         \x20      discnt-server --check FILE-OR-DIRECTORY | --repair DIRECTORY\n\
+         \x20      discnt-server [CONFIG-FILE] [--dir DIRECTORY] --import DUMP-FILE\n\
          \x20      discnt-server --help | --version\n\n\
          Starts a node of a counter cluster. Settings are read from CONFIG-FILE (- for standard\n\
          input); options count as lines added at its end. The shipped discnt.conf explains them.\n\n\
+         --check says what counters a directory or a file holds and whether they are whole, --repair\n\
+         saves what can be saved of a directory that a start refuses, --import reads a dump.ddb of\n\
+         the original into a data directory that has no counters yet.\n\n\
          Examples:\n\
          \x20 discnt-server\n\
          \x20 discnt-server /etc/discnt.conf --port 5263\n\

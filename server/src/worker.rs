@@ -1,17 +1,21 @@
 //! An I/O thread: a current-thread runtime with its own connections.
 
 use crate::connection::{Connection, READ_LEN, Stream};
+use crate::disk::{Disk, Started};
 use crate::shell::{Clock, Moment, ServerShell};
 use engine::clients::Peer;
 use engine::command::Task;
 use engine::time::Now;
 use engine::{Node, TaskResult};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::mpsc;
+use std::task::{Poll, Waker};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
 /// A connection on its way from the acceptor to a worker.
@@ -32,6 +36,12 @@ pub(crate) struct Worker {
     clock: Clock,
     /// Its number among the I/O threads.
     number: usize,
+    pub(crate) disk: Arc<Disk>,
+    /// Connections whose replies wait for a sync, by client: the ticket and whom to wake.
+    waiting_for_disk: RefCell<BTreeMap<u64, (u64, Waker)>>,
+    /// Connections being served.
+    connections: Cell<usize>,
+    last_has_left: Notify,
 }
 
 /// Largest output buffer that is kept for the next connection.
@@ -51,6 +61,40 @@ impl Worker {
     /// Whether the server is on its way out.
     pub(crate) fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether the change with this ticket is on the disk; if not, the waker will be called when it is.
+    pub(crate) fn poll_safe(&self, ticket: u64, client: u64, waker: &Waker) -> Poll<()> {
+        let durability = &self.disk.durability;
+        if durability.is_safe(ticket) {
+            self.waiting_for_disk.borrow_mut().remove(&client);
+            return Poll::Ready(());
+        }
+        self.waiting_for_disk.borrow_mut().insert(client, (ticket, waker.clone()));
+        durability.want(ticket);
+        Poll::Pending
+    }
+
+    /// The connection waits no more.
+    pub(crate) fn forget_waiting(&self, client: u64) {
+        self.waiting_for_disk.borrow_mut().remove(&client);
+    }
+
+    /// Wakes connections whose replies may go; for ever.
+    async fn watch_disk(&self) {
+        poll_fn(|cx| {
+            let durability = &self.disk.durability;
+            durability.register(self.number, cx.waker());
+            self.waiting_for_disk.borrow_mut().retain(|_, (ticket, waker)| {
+                let is_safe = durability.is_safe(*ticket);
+                if is_safe {
+                    waker.wake_by_ref();
+                }
+                !is_safe
+            });
+            Poll::<()>::Pending
+        })
+        .await;
     }
 
     /// Gives a connection that holds no output buffer the thread's spare one.
@@ -98,13 +142,24 @@ impl Worker {
                 Some(TaskResult::Ok)
             }
             Task::Shutdown(save) => {
+                if !self.node.is_loading()
+                    && let Err(error) = self.disk.prepare_end(save).await
+                {
+                    log::error!("The server goes on: what has to be saved before it ends could not be: {error}");
+                    return Some(TaskResult::Error("ERR Errors trying to SHUTDOWN. Check logs.".into()));
+                }
                 self.shell.request_shutdown(save);
                 None
             }
-            Task::Save | Task::SaveInBackground => Some(TaskResult::Error(
-                "ERR saving is not available: this node keeps counters in memory only".into(),
-            )),
-            Task::Cluster(_) | Task::Resolve { .. } => Some(TaskResult::Error("ERR not built yet".into())),
+            // The original answers a failed SAVE with the bare code; the log of the server tells why.
+            Task::Save => Some(match self.disk.save().await {
+                Ok(()) => TaskResult::Ok,
+                Err(_) => TaskResult::Error("ERR".into()),
+            }),
+            Task::SaveInBackground => Some(match self.disk.save_in_background().await {
+                Started::Yes => TaskResult::Status("Background saving started"),
+                Started::AlreadyRunning => TaskResult::Error("ERR Background save already in progress".into()),
+            }),
         }
     }
 }
@@ -112,7 +167,7 @@ impl Worker {
 /// Runs an I/O thread until the acceptor hangs up and the last of its connections has ended.
 pub(crate) fn run(
     number: usize,
-    node: Arc<Node>,
+    (node, disk): (Arc<Node>, Arc<Disk>),
     shell: Arc<ServerShell>,
     clock: Clock,
     is_stopping: Arc<AtomicBool>,
@@ -130,16 +185,24 @@ pub(crate) fn run(
         is_stopping,
         clock,
         number,
+        disk,
+        waiting_for_disk: RefCell::default(),
+        connections: Cell::new(0),
+        last_has_left: Notify::new(),
     });
     let local = LocalSet::new();
+    let watching = Rc::clone(&worker);
+    local.spawn_local(async move { watching.watch_disk().await });
     runtime.block_on(local.run_until(async {
         while let Some(connection) = accepted.recv().await {
             if let Err(error) = take_on(&worker, connection) {
                 log::debug!("a connection ended before it began: {error}");
             }
         }
+        while worker.connections.get() > 0 {
+            worker.last_has_left.notified().await;
+        }
     }));
-    runtime.block_on(local);
 }
 
 /// Starts to serve a connection.
@@ -161,6 +224,14 @@ fn take_on(worker: &Rc<Worker>, accepted: Accepted) -> std::io::Result<()> {
     let mut session = worker.node.connect(peer, fd, worker.now(), Box::new(move || wake.wake()));
     session.set_lane(worker.number);
     let connection = Connection::new(Rc::clone(worker), stream, session);
-    tokio::task::spawn_local(connection.serve(waker));
+    worker.connections.set(worker.connections.get() + 1);
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        connection.serve(waker).await;
+        worker.connections.set(worker.connections.get() - 1);
+        if worker.connections.get() == 0 {
+            worker.last_has_left.notify_one();
+        }
+    });
     Ok(())
 }

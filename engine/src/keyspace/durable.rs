@@ -50,6 +50,16 @@ impl Keyspace {
         &self.unlogged
     }
 
+    /// How many counters have changed or gone and are not written.
+    pub(crate) fn unlogged_len(&self) -> usize {
+        (0..STRIPES)
+            .map(|number| {
+                let stripe = self.lock(number);
+                stripe.unlogged.len() + stripe.removed.len()
+            })
+            .sum()
+    }
+
     /// Takes a stripe's removed names and then at most `limit` of its changed counters off their lists. True if some are left.
     pub(crate) fn drain_log(
         &self,

@@ -367,6 +367,11 @@ impl Block {
         self.header.block_len() as u64
     }
 
+    /// The file that it is in.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// Calls `each` with every record, in order; returns how many there were.
     ///
     /// # Errors
