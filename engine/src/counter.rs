@@ -15,9 +15,11 @@ use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
 use crate::shard::{Horizons, Merged, PeerShard};
 use crate::state::State;
+use crate::takeover::{Inheritance, Inherited};
 use crate::time::Micros;
 use crate::value::{Total, Value, ValueError};
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::num::NonZeroU8;
 
 /// Longest counter name in bytes: what fits the two length bytes of the bus and of the dump files.
@@ -103,6 +105,8 @@ enum Side {
 struct Plain {
     generation: Generation,
     value: Value,
+    /// What SETs have subtracted from the own shard, all of them together: nobody else can have observed a part of it.
+    subtracted: i128,
 }
 
 /// What a counter needs that other nodes know of, or that somebody watches.
@@ -119,6 +123,8 @@ pub(crate) struct Full {
     /// The publication that first carried the record.
     pub(crate) record_seq: Seq,
     subtracted: Subtractions,
+    /// Shards of departed members within the own one.
+    inheritance: Inheritance,
     /// While the own shard moves.
     pub(crate) track: Option<Box<Track>>,
     /// The own shard was restated, or is the seat of a new SET, and that is not published yet.
@@ -130,8 +136,26 @@ pub(crate) struct Full {
     /// The moment for which it stands in the cluster's list of deadlines; zero: it does not.
     pub(crate) scheduled: Micros,
     /// What was counted since the start, while peers may still hold a later state of the own shard.
-    since_start: Option<Box<i128>>,
+    since_start: Option<Box<SinceStart>>,
     peers: Vec<PeerShard>,
+}
+
+/// What an own shard holds beside a state that a peer may still correct. It survives a crash in the middle of the recovery
+/// from another: a copy of the own shard holds what was counted in the incarnation that published it and in those before.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SinceStart {
+    /// Counted since this start, units of 10^-17.
+    pub(crate) counted: i128,
+    /// Counted in earlier incarnations that crashed before they published: which, and how much.
+    pub(crate) earlier: Vec<(u32, i128)>,
+}
+
+impl SinceStart {
+    /// What a copy published in that incarnation does not hold.
+    fn beyond(&self, incarnation: u32) -> i128 {
+        let later = self.earlier.iter().filter(|(earlier, _)| *earlier > incarnation);
+        self.counted + later.map(|(_, counted)| counted).sum::<i128>()
+    }
 }
 
 impl Counter {
@@ -185,6 +209,9 @@ impl Counter {
             if let Side::Plain(plain) = &self.side {
                 full.generation = plain.generation;
                 full.is_restated = true;
+                if plain.subtracted != 0 {
+                    full.subtracted.note(Generation::ZERO, plain.subtracted);
+                }
                 full.record = Some(Box::new(Record {
                     generation: plain.generation,
                     value: plain.value,
@@ -222,6 +249,21 @@ impl Counter {
         }
     }
 
+    /// For the disk: what SETs have subtracted from the own shard.
+    pub(crate) fn kept_subtractions(&self) -> Cow<'_, Subtractions> {
+        match &self.side {
+            Side::None => Cow::Owned(Subtractions::default()),
+            Side::Plain(plain) => {
+                let mut subtracted = Subtractions::default();
+                if plain.subtracted != 0 {
+                    subtracted.note(Generation::ZERO, plain.subtracted);
+                }
+                Cow::Owned(subtracted)
+            }
+            Side::Full(full) => Cow::Borrowed(&full.subtracted),
+        }
+    }
+
     /// Becomes what the disk remembers. Who subscribes now goes on to; what is not kept is as in a new counter.
     pub(crate) fn restore(&mut self, state: State) {
         let subscribers = self.subscribers();
@@ -229,22 +271,26 @@ impl Counter {
         self.put_own(state.own);
         self.widen_decimals(state.decimals);
         self.side = Side::None;
-        let State { seq, generation, record, record_seq, is_unpublished, subtracted, since_start, peers, .. } = state;
+        let State { seq, generation, record, record_seq, is_unpublished, subtracted, inheritance, since_start, peers, .. } =
+            state;
         let is_plain = peers.is_empty()
-            && subtracted.is_empty()
+            && inheritance.is_empty()
             && since_start.is_none()
             && seq == Seq::ZERO
             && subscribers == 0
             && !is_unpublished;
+        let sum = subtracted.sum_if_one();
         match record {
-            None if is_plain && generation.is_zero() => {}
+            None if is_plain && generation.is_zero() && subtracted.is_empty() => {}
             Some(record)
                 if is_plain
+                    && sum.is_some()
                     && !record.is_deletion
                     && record.observed.is_empty()
                     && generation == record.generation =>
             {
-                self.side = Side::Plain(Box::new(Plain { generation, value: record.value }));
+                let subtracted = sum.unwrap_or_default();
+                self.side = Side::Plain(Box::new(Plain { generation, value: record.value, subtracted }));
             }
             record => {
                 let full = self.make_full();
@@ -255,12 +301,23 @@ impl Counter {
                     record: record.map(Box::new),
                     record_seq,
                     subtracted,
+                    inheritance,
                     is_restated: is_unpublished,
-                    since_start: since_start.map(Box::new),
+                    since_start: since_start
+                        .map(|earlier| Box::new(SinceStart { counted: 0, earlier })),
                     peers,
                     ..Full::default()
                 };
             }
+        }
+    }
+
+    /// What the highest SET known set; zero before any.
+    pub(crate) fn set_value(&self) -> Value {
+        match &self.side {
+            Side::None => Value::ZERO,
+            Side::Plain(plain) => plain.value,
+            Side::Full(full) => full.record.as_ref().map_or(Value::ZERO, |record| record.value),
         }
     }
 
@@ -324,39 +381,37 @@ impl Counter {
         if let Side::Full(full) = &mut self.side
             && let Some(since) = &mut full.since_start
         {
-            **since += delta.units();
+            since.counted += delta.units();
         }
         self.put_own(own);
         Ok(total)
     }
 
-    /// Makes the counter read `value`: a new generation of which this node is the author.
+    /// Makes the counter read `value`: a new generation of which this node is the author. `is_shared`: there are members
+    /// who must be told.
     pub(crate) fn set(
         &mut self,
         value: Value,
         generation: Generation,
         is_deletion: bool,
+        is_shared: bool,
         acknowledged: Seq,
         now: Micros,
         horizons: &Horizons,
     ) {
-        let is_told = self.full().is_some_and(|full| full.seq != Seq::ZERO || !full.peers.is_empty());
-        if !is_told {
-            // Nobody else knows of the own shard, so there is nothing to observe or to restate.
+        self.note_decimals(value);
+        if !matches!(self.side, Side::Full(_)) && !is_shared {
+            let own = self.own().units();
             self.put_own(Value::ZERO);
             match &mut self.side {
-                Side::Full(full) => {
-                    full.generation = generation;
-                    let record = Record { generation, value, is_deletion, observed: Vec::new() };
-                    full.record = Some(Box::new(record));
-                    full.record_seq = Seq::ZERO;
-                    full.is_restated = true;
-                    full.track = None;
-                    full.since_start = full.since_start.take().map(|_| Box::new(0));
+                Side::Plain(plain) => {
+                    (plain.generation, plain.value) = (generation, value);
+                    plain.subtracted += own;
                 }
-                Side::None | Side::Plain(_) => self.side = Side::Plain(Box::new(Plain { generation, value })),
+                Side::None | Side::Full(_) => {
+                    self.side = Side::Plain(Box::new(Plain { generation, value, subtracted: own }));
+                }
             }
-            self.note_decimals(value);
             return;
         }
         let own = self.stated();
@@ -365,10 +420,9 @@ impl Counter {
         let peers = full.peers.iter().map(|peer| peer.stated(before.generation, now, horizons));
         let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
         full.record = Some(before);
-        full.since_start = full.since_start.take().map(|_| Box::new(0));
+        full.since_start = full.since_start.take().map(|_| Box::default());
         self.learn(record, acknowledged);
         self.make_full().is_restated = true;
-        self.note_decimals(value);
     }
 
     /// Takes over a higher generation and restates the own shard relative to it. False if it is not higher. Every member has
@@ -379,13 +433,17 @@ impl Counter {
         }
         let own = self.own().units();
         let full = self.make_full();
-        let amount = full.subtracted.amount_for(record.observed_of(MemberIndex::SELF));
+        let inherited = full.inheritance.restate(&record);
+        let amount = full.subtracted.amount_for(record.observed_of(MemberIndex::SELF)) - inherited;
         if full.record_seq != Seq::ZERO && full.record_seq <= acknowledged {
             full.subtracted.forget_before(full.generation);
         }
         let is_counted = full.seq != Seq::ZERO || own != 0 || !full.subtracted.is_empty();
         if is_counted {
             full.subtracted.note(full.generation, amount);
+        }
+        if full.seq == Seq::ZERO {
+            full.subtracted.collapse();
         }
         let older = full.record.as_ref().map_or(Generation::ZERO, |record| record.generation);
         full.peers.iter_mut().for_each(|peer| peer.note_new_record(older, record.generation));
@@ -395,6 +453,22 @@ impl Counter {
         full.is_restated = is_counted;
         full.track = None;
         self.put_own(Value::saturating_from_units(own - amount));
+        true
+    }
+
+    /// Makes a departed member's shard a part of the own one. True if there was one.
+    pub(crate) fn inherit(&mut self, departed: MemberIndex) -> bool {
+        let own = self.own().units();
+        let Some(full) = self.full_mut() else { return false };
+        let Some(shard) = full.take_peer(departed) else { return false };
+        let generation = full.record_generation();
+        let stated = shard.as_published(generation);
+        let counts = full.record().map_or(stated.value.units(), |record| record.counts(&stated));
+        full.inheritance.add(Inherited { departed: stated, counts, told: Seq::ZERO });
+        full.track = None;
+        full.is_restated = true;
+        self.put_own(Value::saturating_from_units(own + counts));
+        self.widen_decimals(shard.decimals());
         true
     }
 
@@ -411,7 +485,7 @@ impl Counter {
         if copy.seq <= full.seq {
             return false;
         }
-        let since = full.since_start.as_ref().map_or(0, |since| **since);
+        let since = full.since_start.as_ref().map_or(0, |since| since.beyond(copy.seq.incarnation));
         full.seq = copy.seq;
         full.generation = copy.generation;
         let mut units = copy.value.units();
@@ -510,17 +584,13 @@ impl Full {
         &mut self.subtracted
     }
 
-    pub(crate) fn subtractions(&self) -> &Subtractions {
-        &self.subtracted
-    }
-
-    pub(crate) fn since_start(&self) -> Option<i128> {
-        self.since_start.as_deref().copied()
+    pub(crate) fn since_start(&self) -> Option<&SinceStart> {
+        self.since_start.as_deref()
     }
 
     /// From now on, notes what is counted beside the state that a peer may still correct.
     pub(crate) fn begin_recovery(&mut self, counted: i128) {
-        self.since_start.get_or_insert_with(|| Box::new(counted));
+        self.since_start.get_or_insert_with(|| Box::new(SinceStart { counted, earlier: Vec::new() }));
     }
 
     pub(crate) fn end_recovery(&mut self) {
@@ -541,8 +611,19 @@ impl Full {
             .chain(peers)
     }
 
-    /// See `Counter::merge`.
+    pub(crate) fn inheritance(&self) -> &Inheritance {
+        &self.inheritance
+    }
+
+    pub(crate) fn inheritance_mut(&mut self) -> &mut Inheritance {
+        &mut self.inheritance
+    }
+
+    /// See `Counter::merge`. What the shard's owner has taken over is dropped in the same step.
     fn merge(&mut self, shard: PeerShard, generation: Generation, record: Generation, now: Micros) -> Merged {
+        for taken in shard.taken_over() {
+            self.peers.retain(|peer| peer.member() != taken.member || peer.seq() > taken.seq);
+        }
         match self.peers.iter_mut().find(|peer| peer.member() == shard.member()) {
             Some(known) => known.merge(shard, generation, record, now),
             None => {

@@ -19,7 +19,7 @@ use crate::ids::{MemberIndex, NodeId};
 use crate::keyspace::{Keyspace, Noted};
 use crate::node::Node;
 use crate::shard::PeerShard;
-use crate::state::{self, COUNTER};
+use crate::state::{self, At, COUNTER};
 use crate::store::{Batch, Block, Record, Source, StoreError};
 use crate::time::Micros;
 use std::sync::Arc;
@@ -124,6 +124,7 @@ impl Journal {
             written_nodes: &mut self.logged_nodes,
             scratch: &mut self.scratch,
             now,
+            incarnation: self.node.kept.lock().facts.incarnation,
         }
     }
 
@@ -173,6 +174,7 @@ impl Source for Walk<'_> {
             written_nodes: &mut self.progress.written_nodes,
             scratch: &mut self.journal.scratch,
             now: self.now,
+            incarnation: node.kept.lock().facts.incarnation,
         };
         if cursor == 0 {
             let facts = node.facts_to_keep();
@@ -201,6 +203,7 @@ struct Writer<'a> {
     written_nodes: &'a mut usize,
     scratch: &'a mut Vec<u8>,
     now: Micros,
+    incarnation: u32,
 }
 
 impl Writer<'_> {
@@ -219,8 +222,8 @@ impl Writer<'_> {
     fn counter(&mut self, counter: &Counter) {
         self.scratch.clear();
         let precision = self.keyspace.kept_precision(counter);
-        let horizons = &self.keyspace.horizons;
-        state::encode(counter, precision, (self.now, horizons), self.numbers, self.scratch);
+        let at = At { now: self.now, horizons: &self.keyspace.horizons, incarnation: self.incarnation };
+        state::encode(counter, precision, at, self.numbers, self.scratch);
         self.put_nodes();
         self.batch.put(COUNTER, counter.name(), self.scratch);
     }
@@ -245,9 +248,9 @@ struct Numbers {
 }
 
 impl state::Number for Numbers {
-    fn number(&mut self, member: MemberIndex) -> u16 {
+    fn number(&mut self, member: MemberIndex) -> Option<u16> {
         if member == MemberIndex::SELF {
-            return self.table.number_of(self.node.id());
+            return Some(self.table.number_of(self.node.id()));
         }
         let ids = &self.node.keyspace.member_ids;
         if self.version != Some(ids.version()) {
@@ -256,15 +259,15 @@ impl state::Number for Numbers {
         }
         let place = usize::from(member.0);
         if let Some(Some(number)) = self.by_index.get(place) {
-            return *number;
+            return Some(*number);
         }
-        let id = ids.id(member).expect("an index has its id before a shard has the index");
+        let id = ids.id(member)?;
         let number = self.table.number_of(id);
         if self.by_index.len() <= place {
             self.by_index.resize(place + 1, None);
         }
         self.by_index[place] = Some(number);
-        number
+        Some(number)
     }
 }
 

@@ -131,13 +131,15 @@ pub(crate) fn decode_self(bytes: &[u8], facts: &mut NodeFacts) -> Decoded<NodeId
 /// The record `APPLIED`.
 pub(crate) fn encode_applied(
     facts: &NodeFacts,
-    mut number: impl FnMut(MemberIndex) -> u16,
+    mut number: impl FnMut(MemberIndex) -> Option<u16>,
     out: &mut Vec<u8>,
 ) {
+    let known: Vec<(u16, &Seq)> =
+        facts.applied.iter().filter_map(|(member, seq)| Some((number(*member)?, seq))).collect();
     out.put_u8(VERSION);
-    out.put_unsigned(facts.applied.len() as u128);
-    for (member, seq) in &facts.applied {
-        out.put_unsigned(number(*member).into());
+    out.put_unsigned(known.len() as u128);
+    for (number, seq) in known {
+        out.put_unsigned(number.into());
         out.put_seq(*seq);
     }
 }
@@ -189,7 +191,7 @@ mod tests {
         let mut read = NodeFacts::default();
         assert_eq!(decode_self(&encode_self(&facts, id(1)), &mut read).unwrap(), id(1));
         let mut bytes = Vec::new();
-        encode_applied(&facts, |member| member.0 * 2, &mut bytes);
+        encode_applied(&facts, |member| Some(member.0 * 2), &mut bytes);
         read.applied = decode_applied(&bytes, |number| Some(MemberIndex(number / 2))).unwrap();
         assert_eq!(read, facts);
         assert!(decode_applied(&bytes, |_| None).is_err());

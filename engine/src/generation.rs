@@ -125,7 +125,25 @@ impl Subtractions {
         self.0.retain(|(left, _)| *left >= known);
     }
 
+    /// Makes one of all: nobody can have observed the shard between two of them.
+    pub(crate) fn collapse(&mut self) {
+        let sum: i128 = self.0.iter().map(|(_, amount)| amount).sum();
+        self.0.clear();
+        if sum != 0 {
+            self.note(Generation::ZERO, sum);
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The amount, if it is one that nobody can have observed a part of (see `collapse`); zero if there is none.
+    pub(crate) fn sum_if_one(&self) -> Option<i128> {
+        match self.0.as_slice() {
+            [] => Some(0),
+            [(Generation::ZERO, amount)] => Some(*amount),
+            _ => None,
+        }
     }
 }

@@ -134,7 +134,7 @@ impl Node {
         } else {
             (part.value, Some(Moving::unanchored(precision.unwrap_or(Value::MAX).units())))
         };
-        Ok(PeerShard::new(member, Seq::ZERO, value, value.decimals(), moving))
+        Ok(PeerShard::new(member, Seq::ZERO, value, value.decimals(), moving, Vec::new()))
     }
 }
 

@@ -29,6 +29,7 @@ use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::sync::OnceLock;
@@ -226,6 +227,8 @@ pub(crate) enum Cause {
     Command,
     /// A peer has handed back what we had told it in an earlier life.
     Recovery,
+    /// A departed member's shard was made a part of the own one.
+    Takeover,
 }
 
 /// What a counter was before a change.
@@ -418,6 +421,7 @@ impl Keyspace {
     pub(crate) fn update_at<R>(
         &self,
         handle: Handle,
+        cause: Cause,
         now: Micros,
         change: impl FnOnce(&mut Counter) -> R,
     ) -> Option<R> {
@@ -425,14 +429,36 @@ impl Keyspace {
         let counter = stripe.counters.get_mut(handle.index)?;
         let before = Before::of(counter);
         let result = change(counter);
-        self.after_change(&mut stripe, handle, before, Cause::Command, now);
+        self.after_change(&mut stripe, handle, before, cause, now);
         Some(result)
     }
 
     /// Calls `look` with the counter at this place, if there is one. For the bookkeeping of the cluster: nothing that a
-    /// change would be noted for may be changed.
+    /// change would be noted for may be changed, save that it is published.
     pub(crate) fn with_at<R>(&self, handle: Handle, look: impl FnOnce(&mut Counter) -> R) -> Option<R> {
-        self.lock(usize::from(handle.stripe)).counters.get_mut(handle.index).map(look)
+        let mut stripe = self.lock(usize::from(handle.stripe));
+        let Stripe { counters, unlogged, .. } = &mut *stripe;
+        let counter = counters.get_mut(handle.index)?;
+        Some(self.noting_publication(handle, counter, unlogged, look))
+    }
+
+    /// A publication changes nothing that users see, but what is on disk must not fall behind it.
+    fn noting_publication<R>(
+        &self,
+        handle: Handle,
+        counter: &mut Counter,
+        unlogged: &mut Vec<u32>,
+        look: impl FnOnce(&mut Counter) -> R,
+    ) -> R {
+        let published = |counter: &Counter| counter.full().map_or(Seq::ZERO, |full| full.seq);
+        let before = published(counter);
+        let result = look(counter);
+        if self.unlogged.is_on() && published(counter) != before && !counter.marks.has(Marks::UNLOGGED) {
+            counter.marks.set(Marks::UNLOGGED, true);
+            unlogged.push(handle.index);
+            self.unlogged.note(usize::from(handle.stripe));
+        }
+        result
     }
 
     /// Notes all that follows from a change of a counter.
@@ -465,12 +491,13 @@ impl Keyspace {
     fn note_own_change(&self, counter: &mut Counter, before: Before, cause: Cause, now: Micros) -> bool {
         let is_restated = counter.generation() != before.generation;
         let (own, is_moved) = (counter.own(), counter.own() != before.own);
-        if !is_restated && !is_moved {
+        if !is_restated && !is_moved && cause != Cause::Takeover {
             return false;
         }
         let full = counter.make_full();
         let has_something_to_say = match cause {
             Cause::Recovery => full.track.is_some() || full.is_restated,
+            Cause::Takeover => true,
             Cause::Command => {
                 if is_moved && !is_restated {
                     if full.track.is_none() {
@@ -505,7 +532,16 @@ impl Keyspace {
     pub fn set(&self, name: &[u8], value: Value, now: Now, room: bool) -> Result<(), ChangeError> {
         let generation = self.next_generation(now);
         self.update(name, now.monotonic, room, |counter| {
-            counter.set(value, generation, false, self.acknowledged(), now.monotonic, &self.horizons);
+            let is_shared = self.dirty.is_on();
+            counter.set(
+                value,
+                generation,
+                false,
+                is_shared,
+                self.acknowledged(),
+                now.monotonic,
+                &self.horizons,
+            );
             Ok(())
         })
     }
@@ -518,7 +554,16 @@ impl Keyspace {
         let generation = self.next_generation(now);
         let default = self.default_precision_id();
         let deleted: Result<(), ChangeError> = self.update(name, now.monotonic, false, |counter| {
-            counter.set(Value::ZERO, generation, true, self.acknowledged(), now.monotonic, &self.horizons);
+            let is_shared = self.dirty.is_on();
+            counter.set(
+                Value::ZERO,
+                generation,
+                true,
+                is_shared,
+                self.acknowledged(),
+                now.monotonic,
+                &self.horizons,
+            );
             counter.marks.set(Marks::PRECISION_SET, false);
             counter.precision = default;
             Ok(())
@@ -661,10 +706,12 @@ impl Keyspace {
         let mut left = count.max(1);
         while number < STRIPES {
             let mut stripe = self.lock(number);
-            let bound = stripe.counters.bound();
+            let Stripe { counters, unlogged, .. } = &mut *stripe;
+            let bound = counters.bound();
             while index < bound && left > 0 {
-                if let Some(counter) = stripe.counters.get_mut(index) {
-                    see(Handle { stripe: number as u16, index }, counter);
+                if let Some(counter) = counters.get_mut(index) {
+                    let handle = Handle { stripe: number as u16, index };
+                    self.noting_publication(handle, counter, unlogged, |counter| see(handle, counter));
                     left -= 1;
                 }
                 index += 1;
@@ -701,18 +748,32 @@ impl Keyspace {
         mut see: impl FnMut(Handle, &mut Counter),
     ) -> bool {
         let mut stripe = self.lock(number);
-        let stripe = &mut *stripe;
-        let (list, mark, listening) = match which {
-            Changed::Dirty => (&mut stripe.dirty, Marks::DIRTY, &self.dirty),
-            Changed::Unlogged => (&mut stripe.unlogged, Marks::UNLOGGED, &self.unlogged),
+        let Stripe { counters, dirty, unlogged, .. } = &mut *stripe;
+        let handle = |index| Handle { stripe: number as u16, index };
+        let (list, listening) = match which {
+            Changed::Dirty => (&mut *dirty, &self.dirty),
+            Changed::Unlogged => (&mut *unlogged, &self.unlogged),
         };
         let from = list.len().saturating_sub(limit);
-        for index in list.drain(from..) {
-            if let Some(counter) = stripe.counters.get_mut(index) {
-                counter.marks.set(mark, false);
-                see(Handle { stripe: number as u16, index }, counter);
+        let some: SmallVec<[u32; 64]> = list.drain(from..).collect();
+        for index in some {
+            let Some(counter) = counters.get_mut(index) else { continue };
+            match which {
+                Changed::Unlogged => {
+                    counter.marks.set(Marks::UNLOGGED, false);
+                    see(handle(index), counter);
+                }
+                Changed::Dirty => {
+                    counter.marks.set(Marks::DIRTY, false);
+                    let look = |counter: &mut Counter| see(handle(index), counter);
+                    self.noting_publication(handle(index), counter, unlogged, look);
+                }
             }
         }
+        let list = match which {
+            Changed::Dirty => dirty,
+            Changed::Unlogged => unlogged,
+        };
         let is_rest = !list.is_empty();
         if is_rest {
             listening.note(number);

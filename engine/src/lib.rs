@@ -36,12 +36,13 @@ mod slab;
 mod state;
 mod stats;
 pub mod store;
+mod takeover;
 pub mod time;
 pub mod value;
 
 pub use counter::MAX_NAME_LEN;
 pub use error::ClientError;
-pub use ids::{MemberIndex, NodeId, Seq};
+pub use ids::{Generation, MemberIndex, NodeId, Seq};
 pub use keyspace::{ChangeError, Cursor, Keyspace};
 pub use node::{Node, NodeConfig, ProcessInfo, Shell, TaskResult};
 pub use precision::Precision;

@@ -435,7 +435,8 @@ impl Track {
     fn publish(&mut self, check: &Check, slope: Slope, price: u64) -> Verdict {
         let pace = check.pace;
         self.candidates.fold(self.rhythm.last(), pace.history, &self.rhythm);
-        let slope = self.candidates.slope(slope);
+        // As many digits as travel: owner and readers must draw the very same line.
+        let slope = f64::from(self.candidates.slope(slope) as f32);
         let ahead = self.rhythm.centre(check.point.at, slope) - check.point.at;
         let moment = check.now + Micros(ahead as u64);
         self.line = Line { anchor: check.value, slope, moment };

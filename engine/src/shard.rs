@@ -6,6 +6,7 @@
 use crate::generation::Stated;
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Line;
+use crate::takeover::TakenOver;
 use crate::time::Micros;
 use crate::value::Value;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,6 +104,8 @@ pub(crate) struct PeerShard {
     older: Option<Box<Generation>>,
     /// `None`: it rests, and `value` is exact.
     moving: Option<Box<Moving>>,
+    /// Shards of departed members that are part of it.
+    taken_over: Option<Box<[TakenOver]>>,
 }
 
 /// The line of a shard that moves.
@@ -132,8 +135,15 @@ impl PeerShard {
         value: Value,
         decimals: u8,
         moving: Option<Moving>,
+        taken_over: Vec<TakenOver>,
     ) -> PeerShard {
-        PeerShard { member, decimals, seq, value, older: None, moving: moving.map(Box::new) }
+        let taken_over = (!taken_over.is_empty()).then(|| taken_over.into_boxed_slice());
+        PeerShard { member, decimals, seq, value, older: None, moving: moving.map(Box::new), taken_over }
+    }
+
+    /// Shards of departed members that are part of it.
+    pub(crate) fn taken_over(&self) -> &[TakenOver] {
+        self.taken_over.as_deref().unwrap_or_default()
     }
 
     pub(crate) fn member(&self) -> MemberIndex {

@@ -15,18 +15,20 @@
 //! | observed | count, then each: node, generation, seq, value | OBSERVED |
 //! | own generation | generation | GENERATION: it is not the record's |
 //! | subtracted | count, then each: generation, signed units | SUBTRACTED |
-//! | counted since the start | signed units | SINCE_START: the own shard was being recovered from peers |
+//! | inherited | count, then each: node, generation, seq, value, counts (signed units), told (seq) | INHERITED: shards of departed members within the own one |
+//! | counted since the start | count, then each: incarnation, signed units | SINCE_START: the own shard was being recovered from peers |
 //! | peers' shards | count, then each as below | PEERS |
 //!
 //! | field of a peer's shard | type | when |
 //! |---|---|---|
-//! | flags | u8 | 1 moving, 2 older generation |
+//! | flags | u8 | 1 moving, 2 older generation, 4 taken over |
 //! | node | unsigned | number of the owner in the table of nodes (`facts`) |
 //! | decimals | u8 | |
 //! | value | value | where its line stood at the time of writing |
 //! | seq | seq | |
 //! | precision | signed units | moving: how far the truth was from the line |
 //! | generation | generation | older |
+//! | taken over | count, then each: node, seq | taken over: shards of departed members that are part of it |
 //!
 //! Example: a counter that has only ever been incremented, to 42: `01 00 00 54`.
 //!
@@ -37,10 +39,11 @@
 
 use crate::cluster::wire::{DecodeError, Decoded, Put, Reader};
 use crate::counter::Counter;
-use crate::generation::{Observed, Record, Subtractions};
+use crate::generation::{Observed, Record, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::precision::Precision;
 use crate::shard::{Horizons, MAX_MEMBERS, Moving, PeerShard};
+use crate::takeover::{Inheritance, Inherited, TakenOver};
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -66,18 +69,32 @@ mod flag {
     pub(super) const OBSERVED: u32 = 512;
     pub(super) const SUBTRACTED: u32 = 1024;
     pub(super) const SINCE_START: u32 = 2048;
-    pub(super) const ALL: u32 = 4095;
+    pub(super) const INHERITED: u32 = 4096;
+    pub(super) const ALL: u32 = 8191;
 }
 
 /// Flags of a peer's shard.
 mod peer_flag {
     pub(super) const MOVING: u8 = 1;
     pub(super) const OLDER: u8 = 2;
-    pub(super) const ALL: u8 = 3;
+    pub(super) const TAKEN_OVER: u8 = 4;
+    pub(super) const ALL: u8 = 7;
 }
 
 /// Most subtractions in one state: more SETs than any partition sees between two acknowledgements.
 const MAX_SUBTRACTIONS: usize = 65_536;
+
+/// Most starts in a row that crashed before they had published.
+const MAX_STARTS: usize = 65_536;
+
+/// The circumstances of writing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At<'a> {
+    pub(crate) now: Micros,
+    pub(crate) horizons: &'a Horizons,
+    /// This node's.
+    pub(crate) incarnation: u32,
+}
 
 /// A counter's state as it is kept.
 #[derive(Clone, Debug, Default)]
@@ -93,13 +110,15 @@ pub(crate) struct State {
     pub(crate) record_seq: Seq,
     pub(crate) is_unpublished: bool,
     pub(crate) subtracted: Subtractions,
-    pub(crate) since_start: Option<i128>,
+    pub(crate) inheritance: Inheritance,
+    /// By incarnation.
+    pub(crate) since_start: Option<Vec<(u32, i128)>>,
     pub(crate) peers: Vec<PeerShard>,
 }
 
-/// From this node's index of a member to its number on disk.
+/// From this node's index of a member to its number on disk; `None` if nobody stands behind the index any more.
 pub(crate) trait Number {
-    fn number(&mut self, member: MemberIndex) -> u16;
+    fn number(&mut self, member: MemberIndex) -> Option<u16>;
 }
 
 /// And back; `None` if the number stands for nobody.
@@ -111,7 +130,7 @@ pub(crate) trait Member {
 pub(crate) fn encode(
     counter: &Counter,
     precision: Option<Precision>,
-    (now, horizons): (Micros, &Horizons),
+    at: At<'_>,
     numbers: &mut impl Number,
     out: &mut Vec<u8>,
 ) {
@@ -132,12 +151,16 @@ pub(crate) fn encode(
     if own_generation != generation {
         flags |= flag::GENERATION;
     }
+    let subtracted = counter.kept_subtractions();
+    if !subtracted.is_empty() {
+        flags |= flag::SUBTRACTED;
+    }
     if let Some(full) = full {
         let marks = [
             (full.seq != Seq::ZERO, flag::SEQ),
             (full.record_seq != Seq::ZERO && record.is_some(), flag::RECORD_SEQ),
             (full.is_restated || full.track.is_some(), flag::UNPUBLISHED),
-            (!full.subtractions().is_empty(), flag::SUBTRACTED),
+            (!full.inheritance().is_empty(), flag::INHERITED),
             (full.since_start().is_some(), flag::SINCE_START),
             (!full.peers().is_empty(), flag::PEERS),
         ];
@@ -167,21 +190,26 @@ pub(crate) fn encode(
     if own_generation != generation {
         out.put_generation(own_generation);
     }
-    let Some(full) = full else { return };
     if flags & flag::SUBTRACTED != 0 {
-        let subtracted = &full.subtractions().0;
-        out.put_unsigned(subtracted.len() as u128);
-        for (left, units) in subtracted {
+        out.put_unsigned(subtracted.0.len() as u128);
+        for (left, units) in &subtracted.0 {
             out.put_generation(*left);
             out.put_signed(*units);
         }
     }
-    if let Some(units) = full.since_start() {
-        out.put_signed(units);
+    let Some(full) = full else { return };
+    put_inheritance(full.inheritance(), numbers, out);
+    if let Some(since) = full.since_start() {
+        let now = (since.counted != 0).then_some((at.incarnation, since.counted));
+        out.put_unsigned((since.earlier.len() + usize::from(now.is_some())) as u128);
+        for (incarnation, units) in since.earlier.iter().copied().chain(now) {
+            out.put_unsigned(incarnation.into());
+            out.put_signed(units);
+        }
     }
     if flags & flag::PEERS != 0 {
         out.put_unsigned(full.peers().len() as u128);
-        full.peers().iter().for_each(|peer| put_peer(peer, generation, (now, horizons), numbers, out));
+        full.peers().iter().for_each(|peer| put_peer(peer, generation, at, numbers, out));
     }
 }
 
@@ -190,34 +218,69 @@ fn put_observed(observed: &[Observed], numbers: &mut impl Number, out: &mut Vec<
     if observed.is_empty() {
         return;
     }
-    out.put_unsigned(observed.len() as u128);
-    for observed in observed {
-        out.put_unsigned(numbers.number(observed.member).into());
+    // What was observed of a node that is gone for good, shards and all, has nothing to be compared with.
+    let known: Vec<(u16, &Observed)> =
+        observed.iter().filter_map(|observed| Some((numbers.number(observed.member)?, observed))).collect();
+    out.put_unsigned(known.len() as u128);
+    for (number, observed) in known {
+        out.put_unsigned(number.into());
         out.put_generation(observed.generation);
         out.put_seq(observed.seq);
         out.put_value(observed.value);
     }
 }
 
+/// Nothing at all if there is nothing.
+fn put_inheritance(inheritance: &Inheritance, numbers: &mut impl Number, out: &mut Vec<u8>) {
+    if inheritance.is_empty() {
+        return;
+    }
+    // Of a node that is gone for good everywhere, no SET can have seen a shard by itself any more.
+    let known: Vec<(u16, &Inherited)> =
+        inheritance.iter().filter_map(|part| Some((numbers.number(part.departed.member)?, part))).collect();
+    out.put_unsigned(known.len() as u128);
+    for (number, part) in known {
+        out.put_unsigned(number.into());
+        out.put_generation(part.departed.generation);
+        out.put_seq(part.departed.seq);
+        out.put_value(part.departed.value);
+        out.put_signed(part.counts);
+        out.put_seq(part.told);
+    }
+}
+
 fn put_peer(
     peer: &PeerShard,
     record: Generation,
-    (now, horizons): (Micros, &Horizons),
+    at: At<'_>,
     numbers: &mut impl Number,
     out: &mut Vec<u8>,
 ) {
     let generation = peer.generation(record);
     let moving = peer.moving().map_or(0, |_| peer_flag::MOVING);
-    out.put_u8(moving | if generation == record { 0 } else { peer_flag::OLDER });
-    out.put_unsigned(numbers.number(peer.member()).into());
+    let older = if generation == record { 0 } else { peer_flag::OLDER };
+    let taken_over = if peer.taken_over().is_empty() { 0 } else { peer_flag::TAKEN_OVER };
+    out.put_u8(moving | older | taken_over);
+    let number = numbers.number(peer.member()).expect("an index has its id while a shard has the index");
+    out.put_unsigned(number.into());
     out.put_u8(peer.decimals());
-    out.put_value(peer.estimate(now, horizons));
+    out.put_value(peer.estimate(at.now, at.horizons));
     out.put_seq(peer.seq());
     if let Some(moving) = peer.moving() {
         out.put_signed(moving.precision_units);
     }
     if generation != record {
         out.put_generation(generation);
+    }
+    if !peer.taken_over().is_empty() {
+        let known: Vec<(u16, Seq)> = (peer.taken_over().iter())
+            .filter_map(|taken| Some((numbers.number(taken.member)?, taken.seq)))
+            .collect();
+        out.put_unsigned(known.len() as u128);
+        for (number, seq) in known {
+            out.put_unsigned(number.into());
+            out.put_seq(seq);
+        }
     }
 }
 
@@ -266,8 +329,16 @@ pub(crate) fn decode(bytes: &[u8], members: &impl Member) -> Decoded<State> {
             state.subtracted.note(left, reader.signed("subtraction")?);
         }
     }
+    if has(flag::INHERITED) {
+        state.inheritance = read_inheritance(&mut reader, members)?;
+    }
     if has(flag::SINCE_START) {
-        state.since_start = Some(reader.signed("counted since the start")?);
+        let mut since = Vec::new();
+        for _ in 0..read_count(&mut reader, MAX_STARTS, "counted since the start")? {
+            let incarnation = reader.number("counted since the start")?;
+            since.push((incarnation, reader.signed("counted since the start")?));
+        }
+        state.since_start = Some(since);
     }
     if has(flag::PEERS) {
         for _ in 0..read_count(&mut reader, MAX_MEMBERS, "peers' shards")? {
@@ -325,11 +396,35 @@ fn read_peer(reader: &mut Reader<'_>, record: Generation, members: &impl Member)
         0 => None,
         _ => Some(Moving::unanchored(reader.signed("precision of a peer's shard")?)),
     };
-    let mut peer = PeerShard::new(member, seq, value, decimals, moving);
-    if flags & peer_flag::OLDER != 0 {
-        peer.set_generation(reader.generation("generation of a peer's shard")?, record);
+    let generation = match flags & peer_flag::OLDER {
+        0 => record,
+        _ => reader.generation("generation of a peer's shard")?,
+    };
+    let mut taken_over = Vec::new();
+    if flags & peer_flag::TAKEN_OVER != 0 {
+        for _ in 0..read_count(reader, MAX_MEMBERS, "taken over")? {
+            let member = read_member(reader, members)?;
+            taken_over.push(TakenOver { member, seq: reader.seq("taken over")? });
+        }
     }
+    let mut peer = PeerShard::new(member, seq, value, decimals, moving, taken_over);
+    peer.set_generation(generation, record);
     Ok(peer)
+}
+
+fn read_inheritance(reader: &mut Reader<'_>, members: &impl Member) -> Decoded<Inheritance> {
+    let mut inheritance = Inheritance::default();
+    for _ in 0..read_count(reader, MAX_MEMBERS, "inherited")? {
+        let departed = Stated {
+            member: read_member(reader, members)?,
+            generation: reader.generation("inherited")?,
+            seq: reader.seq("inherited")?,
+            value: reader.value("inherited")?,
+        };
+        let (counts, told) = (reader.signed("inherited")?, reader.seq("inherited")?);
+        inheritance.add(Inherited { departed, counts, told });
+    }
+    Ok(inheritance)
 }
 
 #[cfg(test)]
@@ -344,8 +439,8 @@ mod tests {
     struct Doubled;
 
     impl Number for Doubled {
-        fn number(&mut self, member: MemberIndex) -> u16 {
-            member.0 * 2
+        fn number(&mut self, member: MemberIndex) -> Option<u16> {
+            Some(member.0 * 2)
         }
     }
 
@@ -360,7 +455,8 @@ mod tests {
         let mut counter = Counter::new(b"a", PrecisionId::default());
         counter.restore(state);
         let mut out = Vec::new();
-        encode(&counter, precision, (Micros(5), &Horizons::default()), &mut Doubled, &mut out);
+        let at = At { now: Micros(5), horizons: &Horizons::default(), incarnation: 4 };
+        encode(&counter, precision, at, &mut Doubled, &mut out);
         out
     }
 
@@ -393,9 +489,19 @@ mod tests {
     prop_compose! {
         fn peer()(
             member in 1u16..9, seq in seq(), value in value(), more in 0u8..3, precision in option::of(0i128..1 << 90),
+            taken in vec((1u16..9, seq()), 0..3),
         ) -> PeerShard {
             let decimals = (value.decimals() + more).min(Value::DECIMALS);
-            PeerShard::new(MemberIndex(member), seq, value, decimals, precision.map(Moving::unanchored))
+            let taken = taken.into_iter().map(|(member, seq)| TakenOver { member: MemberIndex(member), seq }).collect();
+            PeerShard::new(MemberIndex(member), seq, value, decimals, precision.map(Moving::unanchored), taken)
+        }
+    }
+
+    prop_compose! {
+        fn inherited()(
+            member in 1u16..9, generation in generation(), seq in seq(), value in value(), counts: i128, told in seq(),
+        ) -> Inherited {
+            Inherited { departed: Stated { member: MemberIndex(member), generation, seq, value }, counts, told }
         }
     }
 
@@ -404,7 +510,7 @@ mod tests {
             own in value(), more in 0u8..3, precision in option::of(0u32..1_000), seq in seq(),
             own_generation in option::of(generation()), record in option::of(record()), record_seq in seq(),
             is_unpublished: bool, subtracted in vec((generation(), any::<i128>()), 0..3),
-            since_start in option::of(any::<i128>()), peers in vec((peer(), option::of(generation())), 0..4),
+            since_start in option::of(vec((any::<u32>(), any::<i128>()), 0..3)), inherited in vec(inherited(), 0..3), peers in vec((peer(), option::of(generation())), 0..4),
         ) -> State {
             let record_generation = record.as_ref().map_or(Generation::ZERO, |record| record.generation);
             let peers = peers.into_iter().map(|(mut peer, older)| {
@@ -421,6 +527,11 @@ mod tests {
                 record,
                 is_unpublished,
                 subtracted: Subtractions(subtracted),
+                inheritance: {
+                    let mut inheritance = Inheritance::default();
+                    inherited.into_iter().for_each(|part| inheritance.add(part));
+                    inheritance
+                },
                 since_start,
                 peers: peers.collect(),
             }
@@ -468,10 +579,15 @@ mod tests {
         let older = Generation { time: 1, author: 1 };
         let observed =
             vec![Observed { member: MemberIndex(0), generation: older, seq: seq_of(1, 2), value: parse("3") }];
-        let mut resting = PeerShard::new(MemberIndex(2), seq_of(9, 5), parse("0.1"), 1, None);
+        let mut resting = PeerShard::new(MemberIndex(2), seq_of(9, 5), parse("0.1"), 1, None, Vec::new());
         resting.set_generation(older, generation);
+        let taken = vec![TakenOver { member: MemberIndex(3), seq: seq_of(1, 9) }];
         let moving =
-            PeerShard::new(MemberIndex(1), seq_of(1, 1), parse("10"), 0, Some(Moving::unanchored(6)));
+            PeerShard::new(MemberIndex(1), seq_of(1, 1), parse("10"), 0, Some(Moving::unanchored(6)), taken);
+        let mut inheritance = Inheritance::default();
+        let departed =
+            Stated { member: MemberIndex(4), generation: older, seq: seq_of(2, 3), value: parse("2") };
+        inheritance.add(Inherited { departed, counts: -1, told: seq_of(4, 1) });
         let everything = State {
             own: parse("1"),
             decimals: 0,
@@ -482,7 +598,8 @@ mod tests {
             record_seq: seq_of(4, 127),
             is_unpublished: true,
             subtracted: Subtractions(vec![(older, -3)]),
-            since_start: Some(1),
+            inheritance,
+            since_start: Some(vec![(3, 1)]),
             peers: vec![moving, resting],
         };
         for (state, hex) in [
@@ -511,7 +628,7 @@ mod tests {
 
     #[test]
     fn an_unknown_node_is_refused() {
-        let peers = vec![PeerShard::new(MemberIndex(1), seq_of(1, 1), Value::ONE, 0, None)];
+        let peers = vec![PeerShard::new(MemberIndex(1), seq_of(1, 1), Value::ONE, 0, None, Vec::new())];
         let mut bytes = bytes_of(State { peers, ..State::default() });
         assert_eq!(bytes[bytes.len() - 6], 2, "the node's number");
         let at = bytes.len() - 6;

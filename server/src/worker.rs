@@ -151,6 +151,9 @@ impl Worker {
                 self.shell.request_shutdown(save);
                 None
             }
+            Task::Cluster(_) | Task::Resolve { .. } => {
+                Some(TaskResult::Error("ERR this server has no cluster bus yet".into()))
+            }
             // The original answers a failed SAVE with the bare code; the log of the server tells why.
             Task::Save => Some(match self.disk.save().await {
                 Ok(()) => TaskResult::Ok,

@@ -1,24 +1,33 @@
 //! The simulator's commands.
 //!
-//! `sim table` compares the prediction with the original's rule; it ends with status 1 if a promise is broken.
+//! `sim --seeds A..B` runs a swarm of seeds, `sim --seed N` one of them (`seeds`). `sim table` compares the prediction
+//! with the original's rule. All end with status 1 if a promise is broken, 2 if the arguments make no sense.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod seeds;
 
 use std::process::ExitCode;
 
 use sim::{table, workloads};
 
 const USAGE: &str = "\
-usage: sim table [--counters N] [--minutes N] [--seed N] [--variations]
+usage: sim --seeds FIRST..END [--threads N] [--keep-going] [--without WHAT,...]
+       sim --seed N [-v] [--without WHAT,...]
+       sim table [--counters N] [--minutes N] [--seed N] [--variations]
 
-  Compares our prediction with the original's rule on synthetic counters (100 of each kind for 15 minutes,
+  Runs seeds, all from FIRST to before END or one, and has them judged (docs/simulator.md). A failing seed ends
+  the swarm unless it is to keep going; -v prints all that happens; --without
+  leaves out faults and habits, by their names in the report.
+
+  table compares our prediction with the original's rule on synthetic counters (100 of each kind for 15 minutes,
   seed 1). Status 1 if a promise is broken. --variations takes more kinds, and judges them row by row.";
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    match arguments.next().as_deref() {
-        Some("table") => run_table(arguments),
-        _ => usage(),
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.first().map(String::as_str) {
+        Some("table") => run_table(words.into_iter().skip(1)),
+        _ => seeds::run(&words).unwrap_or_else(usage),
     }
 }
 

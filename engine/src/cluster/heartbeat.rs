@@ -42,6 +42,7 @@ impl Cluster {
         if let Some(link) = self.links.get_mut(&id) {
             link.has_echoed |= echo != Micros(0);
         }
+        self.refresh_members(id);
         self.members.ping_sent(member, self.now.unix);
         self.send(id, heartbeat.encode());
     }
@@ -57,6 +58,7 @@ impl Cluster {
                 heard_age: known.map_or(Micros::from_secs(3_600), |known| known.age),
                 as_of_age: now.since(peer.as_of),
                 has_link: self.link_of.contains_key(&member),
+                is_departed: !self.members.index_of_live(member),
             }
         };
         self.peers.iter().map(digest).collect()
@@ -96,6 +98,10 @@ impl Cluster {
             }
             if let Some(peer) = self.peers.get_mut(&member) {
                 peer.holds.insert(about, digest.applied);
+                match digest.is_departed {
+                    true => peer.has_buried.insert(about),
+                    false => peer.has_buried.remove(&about),
+                };
             }
             if about == member || self.members.announced(about).is_none() {
                 continue;

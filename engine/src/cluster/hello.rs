@@ -135,6 +135,14 @@ impl Cluster {
         self.members.announced(member).map_or_else(|| "?".to_owned(), |announced| announced.id.to_string())
     }
 
+    /// Tells a peer of members again if something has changed.
+    pub(super) fn refresh_members(&mut self, id: LinkId) {
+        let members = Some((self.members.revision(), self.members.departed().count()));
+        if self.links.get(&id).is_some_and(|link| link.members_sent != members) {
+            self.send_members(id);
+        }
+    }
+
     /// Who our indices mean, and all we know of members.
     pub(super) fn send_members(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };

@@ -274,6 +274,11 @@ impl Members {
         })
     }
 
+    /// Whether a node of that id was removed from the cluster, however long ago.
+    pub(crate) fn is_forgotten(&self, id: NodeId) -> bool {
+        self.forgotten.iter().any(|forgotten| forgotten.id == id)
+    }
+
     /// An index for a departed member whose shards were found on disk.
     ///
     /// # Errors
@@ -466,7 +471,7 @@ impl Members {
             return Greeting::Forgotten;
         }
         let Some(index) = self.index_of(hello.id) else {
-            let has_room = self.slots.len() < MAX_MEMBERS || self.slots.iter().any(Option::is_none);
+            let has_room = self.slots.len() < MAX_MEMBERS;
             return if has_room { Greeting::Welcome } else { Greeting::Full };
         };
         let member = self.slot(index);
@@ -536,14 +541,21 @@ impl Members {
     // ---- Slots ----
 
     fn put(&mut self, member: Member) -> Result<MemberIndex, MembersFull> {
-        let position = match self.slots.iter().position(Option::is_none) {
-            Some(position) => position,
-            None if self.slots.len() < MAX_MEMBERS => {
-                self.slots.push(None);
-                self.slots.len() - 1
-            }
-            None => return Err(MembersFull),
-        };
+        // A node whose shards were found on disk, and that nobody has forgotten, has come back: they are its shards.
+        if !member.is_departed
+            && let Some(index) = self.departed_index_of(member.announced.id)
+            && !self.is_forgotten(member.announced.id)
+        {
+            self.live.insert(member.announced.id, index);
+            self.slots[usize::from(index.0)] = Some(member);
+            return Ok(index);
+        }
+        // An index is not given again: records of SETs may still mention it.
+        if self.slots.len() >= MAX_MEMBERS {
+            return Err(MembersFull);
+        }
+        let position = self.slots.len();
+        self.slots.push(None);
         let index = MemberIndex(u16::try_from(position).expect("MAX_MEMBERS is far below 65536"));
         if !member.is_departed {
             self.live.insert(member.announced.id, index);

@@ -18,7 +18,10 @@ pub mod view;
 pub(crate) mod wire;
 
 mod heartbeat;
+mod heir;
 mod hello;
+mod keep;
+pub mod inspect;
 mod link;
 mod names;
 mod publish;
@@ -33,7 +36,7 @@ use crate::cluster::nodes_file::NodesFile;
 use crate::cluster::publish::Publisher;
 use crate::cluster::stream::Stream;
 use crate::cluster::view::Traffic;
-use crate::ids::{MemberIndex, NodeId, Seq};
+use crate::ids::{Generation, MemberIndex, NodeId, Seq};
 use crate::node::{Node, TaskResult};
 use crate::prediction::Pace;
 use crate::time::{Micros, Now};
@@ -184,6 +187,8 @@ struct Peer {
     copy_floor: BTreeMap<MemberIndex, Seq>,
     /// In its last digest, what it has of others.
     holds: BTreeMap<MemberIndex, Seq>,
+    /// In its last digest, whom it knows to be removed.
+    has_buried: BTreeSet<MemberIndex>,
     carried: link::Carried,
 }
 
@@ -213,6 +218,8 @@ pub struct Cluster {
     next_heartbeat: Micros,
     next_housekeeping: Micros,
     saved_revision: u64,
+    /// Whose shards are being taken over, or looked for before they are forgotten.
+    estate: Option<heir::Estate>,
     traffic: Traffic,
     timeout: Micros,
     now: Now,
@@ -233,7 +240,8 @@ impl Cluster {
             0 => port.saturating_add(crate::settings::BUS_PORT_OFFSET),
             port => port,
         };
-        let incarnation = config.incarnation.max(config.own_head.incarnation.saturating_add(1)).max(1);
+        let used = config.own_head.incarnation.max(node.kept.lock().facts.incarnation);
+        let incarnation = config.incarnation.max(used.saturating_add(1)).max(1);
         let own = Announcement {
             id: node.id(),
             incarnation,
@@ -244,13 +252,16 @@ impl Cluster {
             bus_port,
         };
         let file = config.nodes_file.as_deref().map(NodesFile::parse).transpose()?;
-        let (members, epoch) = match &file {
+        let (mut members, epoch) = match &file {
             None => (Members::new(own, config.seed, now.monotonic), ResetEpoch::NONE),
             Some(file) => (Members::load(file, own, config.seed, now.monotonic), file.reset),
         };
+        Cluster::adopt_loaded(&mut members, &node, now.monotonic);
+        let epoch = Cluster::settle_reset(&node, epoch);
         let incarnation = members.own().incarnation;
         let mut publisher = Publisher::new(incarnation);
-        publisher.stream.restart_at(config.own_head);
+        let own_head = node.kept.lock().facts.applied.get(&MemberIndex::SELF).copied().unwrap_or_default();
+        publisher.stream.restart_at(own_head.max(config.own_head));
         let mut cluster = Cluster {
             timeout: Micros::from_millis(settings.cluster_node_timeout_ms),
             pace: Pace { history: Micros::from_secs(settings.history_size_secs.into()), ..Pace::default() },
@@ -267,11 +278,13 @@ impl Cluster {
             next_heartbeat: now.monotonic,
             next_housekeeping: now.monotonic,
             saved_revision: u64::MAX,
+            estate: None,
             traffic: Traffic::default(),
             now,
         };
         cluster.node.set_id(cluster.members.own().id);
         cluster.node.keyspace.set_author(cluster.members.own().id.author());
+        cluster.note_epoch();
         let known: Vec<MemberIndex> = cluster.members.peers().map(|(index, _)| index).collect();
         for &member in &known {
             cluster.add_peer(member);
@@ -281,9 +294,15 @@ impl Cluster {
                 peer.stream.restart_at(head);
             }
         }
+        for (member, head) in cluster.heads_on_disk() {
+            if let Some(peer) = cluster.peers.get_mut(&member) {
+                peer.stream.restart_at(head.max(peer.stream.head()));
+            }
+        }
         if !known.is_empty() {
             cluster.begin_recovery(&known);
         }
+        cluster.keep_facts();
         cluster.housekeep();
         Ok(cluster)
     }
@@ -383,6 +402,7 @@ impl Cluster {
         if now >= self.next_housekeeping {
             self.housekeep();
         }
+        self.keep_facts();
     }
 
     /// Whether own shards are looked at: somebody might want to know, and we know what they are.
@@ -415,6 +435,7 @@ impl Cluster {
     /// Makes room for what is kept of a member.
     fn add_peer(&mut self, member: MemberIndex) {
         self.peers.entry(member).or_default();
+        self.note_member(member);
         let keyspace = &self.node.keyspace;
         keyspace.horizons.add(member);
         if !keyspace.dirty.is_on() {
@@ -456,6 +477,7 @@ impl Cluster {
         }
         self.trim_streams();
         self.collect_zeros();
+        self.take_over();
         if self.members.revision() != self.saved_revision {
             self.save_nodes();
         }
@@ -531,9 +553,15 @@ impl Cluster {
         TaskResult::Ok
     }
 
+    /// The clock of generations never falls behind the epoch, so that the next one is higher.
+    fn note_epoch(&self) {
+        self.node.keyspace.note_generation(Generation { time: self.epoch.clock, author: 0 });
+    }
+
     /// Everything that was counted in an older epoch is void.
     fn adopt_epoch(&mut self, epoch: ResetEpoch) {
         self.epoch = epoch;
+        self.note_epoch();
         self.node.flush();
         self.publisher.clear();
         self.peers.values_mut().for_each(|peer| peer.copy_floor.clear());

@@ -173,6 +173,9 @@ impl Publisher {
         let own = counter.own();
         let precision = keyspace.precision_of(counter.precision).allowed_units(own);
         let Some(full) = counter.full_mut() else { return };
+        if !full.inheritance().is_empty() {
+            full.inheritance_mut().forget_before(keyspace.acknowledged());
+        }
         if full.is_restated {
             self.publish_exact(handle, counter, now);
             return;
@@ -218,6 +221,7 @@ impl Publisher {
         if full.record_seq == Seq::ZERO && full.record().is_some_and(|r| r.generation != Generation::ZERO) {
             full.record_seq = seq;
         }
+        full.inheritance_mut().note_published(seq);
         self.stream.push(seq, handle);
         self.stream.advance(seq);
     }

@@ -130,6 +130,13 @@ impl Cluster {
                 translate(record, link);
                 self.node.keyspace.note_generation(record.generation);
             }
+            update.taken_over.retain_mut(|taken| match link.indices.get(&taken.member) {
+                Some(&ours) => {
+                    taken.member = ours;
+                    true
+                }
+                None => false,
+            });
             let (applied, handle) = self.apply(link, origin, &name, &update, header);
             match applied {
                 Applied::Advanced if header.is_complete && origin != MemberIndex::SELF => {
@@ -199,7 +206,8 @@ impl Cluster {
                 let copy = Stated { member: origin, generation, seq: update.seq, value: update.value };
                 return Ok(counter.recover(copy, update.decimals, now));
             }
-            let shard = PeerShard::new(origin, update.seq, update.value, update.decimals, moving);
+            let taken = update.taken_over.clone();
+            let shard = PeerShard::new(origin, update.seq, update.value, update.decimals, moving, taken);
             Ok(counter.merge(shard, generation, now) == Merged::Advanced)
         });
         match result {
@@ -259,7 +267,7 @@ impl Cluster {
             }
         }
         for handle in gone {
-            self.node.keyspace.update_at(handle, now, |counter| {
+            self.node.keyspace.update_at(handle, Cause::Command, now, |counter| {
                 if let Some(full) = counter.full_mut() {
                     full.take_peer(origin);
                 }

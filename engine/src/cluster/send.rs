@@ -9,6 +9,7 @@ use crate::counter::Counter;
 use crate::generation::Record;
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::Handle;
+use crate::takeover::TakenOver;
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -77,10 +78,7 @@ impl Cluster {
         let ready: Vec<LinkId> =
             self.links.values().filter(|link| self.has_work(link)).map(|link| link.id).collect();
         for id in ready {
-            let members = Some((self.members.revision(), self.members.departed().count()));
-            if self.links.get(&id).is_some_and(|link| link.members_sent != members) {
-                self.send_members(id);
-            }
+            self.refresh_members(id);
             let Some(mut link) = self.links.remove(&id) else { continue };
             let origins: Vec<MemberIndex> = link.outgoing.keys().copied().collect();
             for origin in origins {
@@ -219,6 +217,8 @@ struct State {
     moving: Option<(f32, Micros, Micros, Value)>,
     era: Era,
     record: Option<Record>,
+    /// Members in it are our indices.
+    taken_over: Vec<TakenOver>,
 }
 
 impl State {
@@ -236,7 +236,7 @@ impl State {
             }),
             era: self.era,
             record: self.record.clone(),
-            taken_over: Vec::new(),
+            taken_over: self.taken_over.clone(),
         }
     }
 }
@@ -272,6 +272,7 @@ fn state_of(
             moving,
             era: if is_told && !generation.is_zero() { Era::AsBefore } else { era_of(generation) },
             record: record.filter(|_| !is_told).cloned(),
+            taken_over: full.inheritance().tags(),
         });
     }
     let shard = full.peers().iter().find(|shard| shard.member() == origin)?;
@@ -287,5 +288,6 @@ fn state_of(
         moving,
         era: era_of(shard.generation(record_generation)),
         record: record.cloned(),
+        taken_over: shard.taken_over().to_vec(),
     })
 }

@@ -308,3 +308,44 @@ fn a_quiet_cluster_sends_little() {
     let per_link_and_second = world.bytes / 10 / 3;
     assert!(per_link_and_second < 1_024, "{per_link_and_second} bytes");
 }
+
+#[test]
+fn a_forgotten_node_leaves_its_counts() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY a 1");
+    world.ask(2, "INCRBY a 100");
+    world.ask(2, "INCRBY b 7.5");
+    world.run(Micros::from_secs(3));
+    world.kill(2);
+    let dead = world.hosts.pop().unwrap();
+    world.run(Micros::from_secs(4));
+    assert_eq!(world.ask(0, "GET a STATE"), "*2|$3|101|$12|INCONSISTENT|");
+    let id = dead.node.id();
+    let now = world.clock();
+    world.hosts[1].cluster.request(ClusterRequest::Forget(id), now);
+    for _ in 0..30 {
+        world.run(Micros::from_millis(100));
+        world.agree("GET a", "101");
+        world.agree("GET b", "7.5");
+    }
+    assert_eq!(world.ask(0, "GET a STATE"), "*2|$3|101|$10|CONSISTENT|");
+    for host in &world.hosts {
+        assert_eq!(host.cluster.members.departed().count(), 0);
+        assert!(
+            !host
+                .cluster
+                .members
+                .gossip()
+                .iter()
+                .any(|entry| matches!(entry, gossip::GossipEntry::Member(member) if member.id == id))
+        );
+        let shards = std::cell::Cell::new(0);
+        host.node.keyspace.walk_all(0, u64::MAX, |_, counter| {
+            shards.set(shards.get() + counter.full().map_or(0, |full| full.peers().len()));
+        });
+        assert!(shards.get() <= 2, "{} shards", shards.get());
+    }
+    world.ask(1, "SET a 5");
+    world.run(Micros::from_secs(3));
+    world.agree("GET a", "5");
+}

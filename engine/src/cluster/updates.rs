@@ -35,6 +35,7 @@ use crate::counter::MAX_NAME_LEN;
 use crate::generation::{Observed, Record};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::shard::MAX_MEMBERS;
+use crate::takeover::TakenOver;
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -85,15 +86,6 @@ pub(crate) struct MovingLine {
     /// How far the moment may be off.
     pub(crate) error: Micros,
     pub(crate) precision: Value,
-}
-
-/// A shard that the sender has taken over from a departed member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TakenOver {
-    /// The sender's index of the departed.
-    pub(crate) member: MemberIndex,
-    /// The departed's last seq that is part of it.
-    pub(crate) seq: Seq,
 }
 
 /// A shard's state under way.

@@ -1,0 +1,137 @@
+//! What clients were answered, against what the judge knows.
+
+use super::{CounterId, Oracle, Place};
+use crate::oracle::ledger::SetRecord;
+use crate::process::{CounterState, Generation};
+use engine::value::Value;
+use std::collections::BTreeMap;
+
+/// A command on one counter, with what was seen around it at the same moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// What GET answered just before; `None` if it was not asked.
+    pub read_before: Option<Value>,
+    /// The counter just before.
+    pub before: &'a CounterState,
+    /// The counter just after.
+    pub after: &'a CounterState,
+}
+
+impl Oracle {
+    /// An increment was acknowledged with this answer.
+    pub fn incremented(
+        &mut self,
+        place: Place,
+        counter: CounterId,
+        amount: Value,
+        answer: Value,
+        around: Around<'_>,
+    ) {
+        let is_forgotten = self.forgotten.contains(&place.id);
+        let author = self.ledger(place, counter).author(place.id);
+        author.counted += amount.units();
+        if is_forgotten {
+            // It counts on as long as nobody has told it, for nobody.
+            author.spread.low -= amount.units().max(0);
+            author.spread.high -= amount.units().min(0);
+        }
+        author.history.push((place.now, author.counted));
+        if let Some(before) = around.read_before
+            && before.units() + amount.units() != answer.units()
+        {
+            self.complain(place, counter, format!("{before} + {amount} was answered as {answer}"));
+        }
+        self.look(place, counter, around.after);
+    }
+
+    /// A SET (or DEL, a SET to zero) was acknowledged.
+    pub fn set(&mut self, place: Place, counter: CounterId, value: Value, around: Around<'_>) {
+        self.look(place, counter, around.before);
+        let Around { before, after, .. } = around;
+        let Some(generation) = after.generation else {
+            return self.set_without_generation(place, counter, value, around);
+        };
+        if after.generation == before.generation {
+            return self.set_without_generation(place, counter, value, around);
+        }
+        if after.generation < before.generation || generation.1 != place.id.author() {
+            self.complain(
+                place,
+                counter,
+                format!("SET made generation {generation:?} after {:?}", before.generation),
+            );
+        }
+        let is_maybe_lost = self.forgotten.contains(&place.id);
+        let is_ignorant = self.unsettled.contains(&place.id);
+        let ledger = self.ledger(place, counter);
+        let previous = ledger.effective(before.generation);
+        let mut seen: BTreeMap<_, _> =
+            after.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
+        // A node that has told nobody of its shard need not write down that it has seen it.
+        seen.entry(place.id).or_insert_with(|| ledger.plain_own(place.id, before));
+        if is_ignorant {
+            ledger.blur(&mut seen, generation);
+        }
+        let record = SetRecord { value, seen, previous, at: place.now, is_maybe_lost };
+        if ledger.sets.insert(generation, record).is_some() {
+            self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));
+        }
+        self.check_seen(place, counter, previous, around);
+        self.look(place, counter, after);
+    }
+
+    /// A SET has seen exactly what its author read: per author of increments its estimate of that moment, together
+    /// what GET answered.
+    fn check_seen(&mut self, place: Place, counter: CounterId, previous: Generation, around: Around<'_>) {
+        let Some(read) = around.read_before.filter(|_| is_estimate_whole(around)) else { return };
+        let generation = around.after.generation;
+        let ledger = self.ledger(place, counter);
+        let seen = ledger.expected(previous, |author| ledger.offset(author, generation));
+        if !seen.contains(read.units()) {
+            let account = self.account(place.epoch, counter);
+            self.complain(
+                place,
+                counter,
+                format!("SET has seen {seen}, but its node read {read} ({account})"),
+            );
+        }
+    }
+
+    /// A SET that left no generation: it had nothing to do, or it deleted what nobody else had ever heard of.
+    fn set_without_generation(&mut self, place: Place, counter: CounterId, value: Value, around: Around<'_>) {
+        let Around { read_before, before, after } = around;
+        if read_before.is_some_and(|read| read != value) {
+            if value.is_zero() && after.own.is_none() && before.peers.is_empty() {
+                self.deleted_alone(place, counter, before);
+            } else {
+                let text = format!("SET {value} made no generation though the counter read another value");
+                self.complain(place, counter, text);
+            }
+        }
+        self.look(place, counter, after);
+    }
+
+    /// The node has forgotten a counter of its own. To the judge that is a SET that nobody else will ever hear of.
+    fn deleted_alone(&mut self, place: Place, counter: CounterId, before: &CounterState) {
+        let ledger = self.ledger(place, counter);
+        let previous = ledger.effective(before.generation);
+        let seen = BTreeMap::from([(place.id, ledger.plain_own(place.id, before))]);
+        let (clock, author) = previous.unwrap_or_default();
+        let made = (clock, author + 1);
+        let record = SetRecord { value: Value::ZERO, seen, previous, at: place.now, is_maybe_lost: true };
+        ledger.sets.insert(made, record);
+        ledger.floor = Some(made);
+        self.view(place, counter).generation = None;
+    }
+}
+
+/// Whether what the node read was the plain sum of what it had: so unless a shard is stated in a generation that lost,
+/// and its owner has not learned yet that it did. What the owner had counted before that SET, only it can add again.
+fn is_estimate_whole(around: Around<'_>) -> bool {
+    let before = around.before;
+    around.after.observed.iter().all(|(id, shard)| match before.observed.get(id) {
+        _ if shard.generation == before.generation => true,
+        None => shard.generation.is_none(),
+        Some(seen) => shard.seq <= seen.seq || shard.generation == seen.generation,
+    })
+}

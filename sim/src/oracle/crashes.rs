@@ -1,0 +1,71 @@
+//! What a crash may have lost: at most what was neither on the node's disk nor received by anybody who lives.
+//!
+//! The judge asks all who are left for the latest state that they have of the dead node's shards. What was counted up to
+//! that state must never be missing again; of what was counted after it, any amount may be. If the one who had it dies
+//! too before it is given back, the judge asks again.
+
+use super::ledger::Ledger;
+use super::{CounterId, Oracle, Range};
+use crate::process::{CounterState, Epoch, ShardState};
+use engine::NodeId;
+
+/// Who is left after a crash, and what it knows of one counter.
+#[derive(Clone, Debug)]
+pub struct Survivor {
+    /// Whose state this is: a living node, or the disk of a dead one.
+    pub id: NodeId,
+    /// What it knows.
+    pub state: CounterState,
+}
+
+impl Survivor {
+    /// Its copy of a shard, or the shard itself.
+    fn shard(&self, of: NodeId) -> Option<&ShardState> {
+        if self.id == of { self.state.own.as_ref() } else { self.state.peers.get(&of) }
+    }
+}
+
+impl Oracle {
+    /// A node has died, or has given up all that it had. `left(counter)` is what the living, and the disk of the dead
+    /// node, know of a counter in that reset epoch.
+    pub fn crashed(&mut self, id: NodeId, epoch: Epoch, left: impl Fn(CounterId) -> Vec<Survivor>) {
+        self.unsettled.insert(id);
+        for (&(_, counter), ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
+            let survivors = left(counter);
+            for &author in
+                self.unsettled.iter().filter(|&known| *known == id || !self.forgotten.contains(known))
+            {
+                ledger.note_loss(author, &survivors);
+            }
+            let highest = survivors.iter().map(|survivor| ledger.effective(survivor.state.generation)).max();
+            for (&generation, set) in &mut ledger.sets {
+                set.is_maybe_lost |= Some(generation) > highest.flatten();
+            }
+        }
+    }
+}
+
+impl Oracle {
+    /// A node has died of which everything is kept, by its disk or by a peer: it must all come back.
+    pub fn crashed_with_nothing_lost(&mut self, id: NodeId, epoch: Epoch) {
+        self.unsettled.insert(id);
+        for (_, ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
+            if let Some(author) = ledger.authors.get_mut(&id) {
+                author.is_recovering = true;
+            }
+        }
+    }
+}
+
+impl Ledger {
+    fn note_loss(&mut self, id: NodeId, survivors: &[Survivor]) {
+        let best = survivors.iter().filter_map(|survivor| survivor.shard(id)).max_by_key(|shard| shard.seq);
+        let kept = best.map_or(Range::ZERO, |shard| self.plain(id, shard));
+        let Some(author) = self.authors.get_mut(&id) else { return };
+        let kept = if best.is_some() { kept - Range::exactly(author.taken) } else { kept };
+        let possible = author.since(kept) + author.spread;
+        let all = possible.hull(kept);
+        author.is_recovering = true;
+        author.spread = Range { low: all.low - author.counted, high: all.high - author.counted };
+    }
+}

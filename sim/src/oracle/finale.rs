@@ -1,0 +1,89 @@
+//! What must be so once everything is healed and quiet: the formula, everywhere.
+
+use super::ledger::Ledger;
+use super::{CounterId, Oracle, Place, Range};
+use crate::process::CounterState;
+use engine::NodeId;
+use engine::value::Value;
+
+/// What one node answers about one counter in the end.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Who.
+    pub place: Place,
+    /// GET.
+    pub value: Value,
+    /// EXISTS.
+    pub exists: bool,
+    /// What it knows.
+    pub state: CounterState,
+}
+
+impl Oracle {
+    /// Whether all living members agree on a counter, and on the right value.
+    ///
+    /// # Errors
+    /// What is wrong, for people; it may become right if more time passes.
+    pub fn settled(&self, counter: CounterId, findings: &[Finding]) -> Result<(), String> {
+        let Some(first) = findings.first() else { return Ok(()) };
+        let text = |finding: &Finding| format!("n{} reads {}", finding.place.host, finding.value);
+        let all = || findings.iter().map(text).collect::<Vec<_>>().join(", ");
+        if findings.iter().any(|finding| finding.value != first.value) {
+            return Err(format!("c{counter}: they differ: {}", all()));
+        }
+        // Where its precision was set on purpose it is kept.
+        let is_kept = self.precise.contains(&counter);
+        if !is_kept && let Some(other) = findings.iter().find(|finding| finding.exists != first.exists) {
+            let (with, without) = if first.exists { (first, other) } else { (other, first) };
+            let (with, without) = (with.place.host, without.place.host);
+            return Err(format!(
+                "c{counter}: it reads {} and exists on n{with}, but not on n{without}",
+                first.value
+            ));
+        }
+        let unknown = Ledger::default();
+        let ledger = self.ledgers.get(&(first.place.epoch, counter)).unwrap_or(&unknown);
+        let generation =
+            findings.iter().map(|finding| ledger.effective(finding.state.generation)).max().flatten();
+        if let Some((lost, set)) = ledger.sets.iter().next_back()
+            && !set.is_maybe_lost
+            && Some(*lost) > generation
+        {
+            return Err(format!(
+                "c{counter}: SET {} as {lost:?} is lost; {generation:?} is in force",
+                set.value
+            ));
+        }
+        let counted = |id: NodeId| counted_in_the_end(ledger, id, findings);
+        let expected = ledger.expected(generation, counted);
+        if !expected.contains(first.value.units()) {
+            let account = self.account(first.place.epoch, counter);
+            return Err(format!("c{counter}: all read {}, but it is {expected} ({account})", first.value));
+        }
+        let is_nothing = ledger.set_value(generation) == Range::ZERO
+            && ledger
+                .everybody()
+                .iter()
+                .all(|&id| counted(id) - ledger.offset(id, generation) == Range::ZERO);
+        if is_nothing && first.exists && !is_kept {
+            return Err(format!("c{counter}: nothing is left of it, but it exists"));
+        }
+        Ok(())
+    }
+}
+
+/// An author's plain sum. After a crash: what itself, or whoever has a copy, states, if that is possible.
+fn counted_in_the_end(ledger: &Ledger, id: NodeId, findings: &[Finding]) -> Range {
+    let Some(author) = ledger.authors.get(&id) else { return Range::ZERO };
+    let possible = author.now();
+    if possible.is_exact() {
+        return possible;
+    }
+    let own = findings.iter().find(|finding| finding.place.id == id);
+    let stated = match own {
+        Some(finding) => Some(ledger.plain_own(id, &finding.state)),
+        None => findings.iter().find_map(|f| f.state.peers.get(&id)).map(|copy| ledger.plain(id, copy)),
+    };
+    let stated = stated.map(|sum| sum - Range::exactly(author.taken));
+    stated.filter(|sum| possible.low <= sum.low && sum.high <= possible.high).unwrap_or(possible)
+}

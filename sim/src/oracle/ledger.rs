@@ -1,0 +1,154 @@
+//! The truth about one counter: every acknowledged increment, by who made it, and every SET with what its author had
+//! seen.
+//!
+//! The formula of the whole design, in the words of this file: the counter reads
+//!
+//! ```text
+//! value of the winning SET + sum over authors of (counted - seen by the winning SET)
+//! ```
+//!
+//! `counted` is the plain sum of an author's acknowledged increments, which no SET ever changes. A node states its
+//! shard relative to a generation; what has been subtracted from it by then (`offset`) is what that generation's SET
+//! had seen of it. So any shard, stated in any generation, is turned into the plain sum again by adding the offset:
+//! the judge compares only plain sums, and never follows the engine's restating.
+
+use crate::oracle::range::Range;
+use crate::process::{CounterState, Generation, Seq, ShardState};
+use engine::NodeId;
+use engine::time::Micros;
+use engine::value::Value;
+use std::collections::BTreeMap;
+
+/// What one node has counted on one counter.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Author {
+    /// The plain sum of its acknowledged increments, as if nothing were ever lost.
+    pub(crate) counted: i128,
+    /// The same after each increment, in order of time.
+    pub(crate) history: Vec<(Micros, i128)>,
+    /// What crashes may have changed: the truth is `counted` plus something in this range.
+    pub(crate) spread: Range,
+    /// It has crashed and may not have all its counts back: its own shard is not looked at.
+    pub(crate) is_recovering: bool,
+    /// What it has taken over from forgotten members, as far as the judge saw its shard move.
+    pub(crate) taken: i128,
+    /// The highest number that its shard ever had.
+    pub(crate) max_seq: Seq,
+}
+
+impl Author {
+    /// The truth now.
+    pub(crate) fn now(&self) -> Range {
+        Range::exactly(self.counted) + self.spread
+    }
+
+    /// Everything that was the truth at some moment from `from` to `to`.
+    pub(crate) fn between(&self, from: Micros, to: Micros) -> Range {
+        let first = self.history.partition_point(|&(at, _)| at <= from);
+        let start = first.checked_sub(1).map_or(0, |index| self.history[index].1);
+        let changes = self.history[first..].iter().take_while(|&&(at, _)| at <= to);
+        changes.fold(Range::exactly(start), |range, &(_, sum)| range.hull(Range::exactly(sum))) + self.spread
+    }
+
+    /// Everything that was the truth since its sum was `sum` for the first time, and `sum` itself.
+    pub(crate) fn since(&self, sum: Range) -> Range {
+        let (mut all, mut is_found) = (sum, sum.contains(0));
+        for &(_, value) in &self.history {
+            is_found |= sum.contains(value);
+            if is_found {
+                all = all.hull(Range::exactly(value));
+            }
+        }
+        if is_found { all } else { self.between(Micros(0), Micros::NEVER).hull(sum) }
+    }
+}
+
+/// A SET that was acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) struct SetRecord {
+    /// What it set.
+    pub(crate) value: Value,
+    /// The plain sum of each author that it had seen.
+    pub(crate) seen: BTreeMap<NodeId, Range>,
+    /// The generation that its author was in before; what it lacks in `seen` it had seen through that.
+    pub(crate) previous: Generation,
+    /// When.
+    pub(crate) at: Micros,
+    /// A crash may have taken it away before anybody else knew it.
+    pub(crate) is_maybe_lost: bool,
+}
+
+/// One counter.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) authors: BTreeMap<NodeId, Author>,
+    pub(crate) sets: BTreeMap<(u64, u64), SetRecord>,
+    /// The generation in which the counter was last seen to disappear: who knows no generation starts from it.
+    pub(crate) floor: Generation,
+}
+
+impl Ledger {
+    /// The generation meant where a node states none.
+    pub(crate) fn effective(&self, stated: Generation) -> Generation {
+        stated.or(self.floor)
+    }
+
+    /// What the SET of a generation, or one that it had seen, had seen of an author.
+    pub(crate) fn offset(&self, author: NodeId, generation: Generation) -> Range {
+        let mut at = generation;
+        while let Some(record) = at.and_then(|g| self.sets.get(&g)) {
+            if let Some(&seen) = record.seen.get(&author) {
+                return seen;
+            }
+            at = record.previous;
+        }
+        Range::ZERO
+    }
+
+    /// The plain sum that a shard stands for.
+    pub(crate) fn plain(&self, author: NodeId, shard: &ShardState) -> Range {
+        Range::from(shard.value) + self.offset(author, self.effective(shard.generation))
+    }
+
+    /// The plain sum that a node's own shard stands for, whether or not it keeps one.
+    pub(crate) fn plain_own(&self, author: NodeId, state: &CounterState) -> Range {
+        let none = ShardState { generation: state.generation, seq: (0, 0), value: Value::ZERO };
+        self.plain(author, state.own.as_ref().unwrap_or(&none))
+    }
+
+    /// What a SET set; zero before the first.
+    pub(crate) fn set_value(&self, generation: Generation) -> Range {
+        generation.and_then(|g| self.sets.get(&g)).map_or(Range::ZERO, |record| record.value.into())
+    }
+
+    /// The author of a SET has been through a crash: it may have forgotten SETs that it had acknowledged before, and others may
+    /// have given up what they would need to undo those. What it has not seen now, it may have seen then.
+    pub(crate) fn blur(&self, seen: &mut BTreeMap<NodeId, Range>, generation: (u64, u64)) {
+        for author in self.everybody() {
+            let earlier = self.sets.range(..generation).filter_map(|(_, set)| set.seen.get(&author));
+            let known = seen.entry(author).or_insert(Range::ZERO);
+            *known = earlier.fold(*known, |range, &before| range.hull(before));
+        }
+    }
+
+    /// All authors of increments and all that a SET has seen something of.
+    pub(crate) fn everybody(&self) -> Vec<NodeId> {
+        let seen = self.sets.values().flat_map(|record| record.seen.keys());
+        let mut all: Vec<NodeId> = self.authors.keys().chain(seen).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// The value that the counter must read in a generation, given each author's plain sum.
+    pub(crate) fn expected(&self, generation: Generation, counted: impl Fn(NodeId) -> Range) -> Range {
+        self.everybody().into_iter().fold(self.set_value(generation), |sum, author| {
+            sum + (counted(author) - self.offset(author, generation))
+        })
+    }
+
+    /// The author, known from now on.
+    pub(crate) fn author(&mut self, id: NodeId) -> &mut Author {
+        self.authors.entry(id).or_default()
+    }
+}

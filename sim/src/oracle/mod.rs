@@ -1,0 +1,212 @@
+//! The judge. It is told every acknowledged command and looks into every node; it never looks at a line, a frame or a
+//! link, and shares no arithmetic with the engine save `Value`.
+//!
+//! What it demands, and where that stands:
+//!
+//! | demand | where |
+//! |---|---|
+//! | an increment answers what was read before plus its amount; a SET answers and reads its value | `commands` |
+//! | a SET has seen what its author read at that moment, and its generation is above the author's former one | `commands` |
+//! | nobody else's message moves an own shard | `Oracle::look` |
+//! | sequence numbers never go back, neither a shard's own nor a copy's | `Oracle::look` |
+//! | GET BOUND: the truth is within the bound | `bound` |
+//! | a crash loses at most what nobody alive and no disk had | `crashes` |
+//! | in the end every node reads the same, and it is the formula of `ledger` | `finale` |
+//! | in the end zero counters are gone | `finale` |
+//!
+//! A demand that fails is noted once as a violation; the run ends with it.
+
+mod bound;
+mod commands;
+mod crashes;
+mod finale;
+mod ledger;
+mod range;
+
+#[cfg(test)]
+mod tests;
+
+use crate::process::{CounterState, Epoch, Generation, Seq};
+pub use bound::Claim;
+pub use commands::Around;
+pub use crashes::Survivor;
+use engine::NodeId;
+use engine::time::Micros;
+pub use finale::Finding;
+use ledger::Ledger;
+pub use range::Range;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Names a counter of the run.
+pub type CounterId = usize;
+
+/// Who, where and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The host, for messages.
+    pub host: usize,
+    /// Number of its process.
+    pub life: u32,
+    /// The node on it.
+    pub id: NodeId,
+    /// The last DEBUG RESET that it has carried out.
+    pub epoch: Epoch,
+    /// World time.
+    pub now: Micros,
+}
+
+/// What was last seen of a counter on one process.
+#[derive(Clone, Debug, Default)]
+struct View {
+    generation: Generation,
+    own_seq: Seq,
+    copies: BTreeMap<NodeId, Seq>,
+}
+
+/// The judge of a run.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    ledgers: BTreeMap<(Epoch, CounterId), Ledger>,
+    /// By (node, number of its process, epoch, counter).
+    views: BTreeMap<(NodeId, u32, Epoch, CounterId), View>,
+    /// Nodes that have been forgotten: somebody may take over their counts.
+    forgotten: BTreeSet<NodeId>,
+    /// Counters of which a client has set the precision: they may stay at zero.
+    precise: BTreeSet<CounterId>,
+    /// Highest reset epoch of each node, by id.
+    epochs: BTreeMap<NodeId, Epoch>,
+    /// Nodes that have crashed at some time: what is left of their shards is asked again at each crash.
+    unsettled: BTreeSet<NodeId>,
+    /// What has been found wrong.
+    pub violations: Vec<String>,
+    /// How many claims of GET BOUND were checked.
+    pub bounds_checked: u64,
+}
+
+impl Oracle {
+    /// A judge who knows nothing yet, of a run without counters.
+    pub fn new() -> Oracle {
+        Oracle::default()
+    }
+
+    fn complain(&mut self, place: Place, counter: CounterId, what: String) {
+        let Place { host, id, now, .. } = place;
+        let at = format!("{}.{:06}", now.secs(), now.0 % 1_000_000);
+        self.violations.push(format!("at {at} on n{host} ({id:?}), counter c{counter}: {what}"));
+    }
+
+    fn ledger(&mut self, place: Place, counter: CounterId) -> &mut Ledger {
+        self.ledgers.entry((place.epoch, counter)).or_default()
+    }
+
+    /// A client has set the precision of a counter somewhere.
+    pub fn note_precision(&mut self, counter: CounterId) {
+        self.precise.insert(counter);
+    }
+
+    /// An operator has had a member forgotten.
+    pub fn note_forgotten(&mut self, id: NodeId) {
+        self.forgotten.insert(id);
+    }
+
+    /// Looks at a counter on a node: what must hold at every moment, whatever has just happened.
+    pub fn look(&mut self, place: Place, counter: CounterId, state: &CounterState) {
+        self.check_epoch(place, counter);
+        self.check_seqs(place, counter, state);
+        self.note_disappearance(place, counter, state);
+        self.check_own(place, counter, state);
+    }
+
+    /// A node never goes back behind a DEBUG RESET.
+    fn check_epoch(&mut self, place: Place, counter: CounterId) {
+        let known = self.epochs.entry(place.id).or_default();
+        if place.epoch < *known {
+            let known = *known;
+            self.complain(place, counter, format!("reset epoch {:?} after {known:?}", place.epoch));
+        } else {
+            *known = place.epoch;
+        }
+    }
+
+    fn view(&mut self, place: Place, counter: CounterId) -> &mut View {
+        self.views.entry((place.id, place.life, place.epoch, counter)).or_default()
+    }
+
+    /// Sequence numbers never go back.
+    fn check_seqs(&mut self, place: Place, counter: CounterId, state: &CounterState) {
+        let view = self.view(place, counter);
+        let mut wrong = Vec::new();
+        // An own shard that has not been published yet, or is counted anew after it disappeared, has no number.
+        if let Some(own) = state.own.as_ref().filter(|own| own.seq != Seq::default()) {
+            if own.seq < view.own_seq {
+                wrong.push(format!("own seq {:?} after {:?}", own.seq, view.own_seq));
+            }
+            view.own_seq = own.seq;
+        }
+        for (&id, copy) in &state.peers {
+            let known = view.copies.entry(id).or_default();
+            if copy.seq < *known {
+                wrong.push(format!("copy of {id:?} has seq {:?} after {known:?}", copy.seq));
+            }
+            *known = copy.seq;
+        }
+        if let Some(own) = &state.own {
+            let author = self.ledger(place, counter).author(place.id);
+            author.max_seq = author.max_seq.max(own.seq);
+        }
+        for what in wrong {
+            self.complain(place, counter, what);
+        }
+    }
+
+    /// A counter that has lost its generation has disappeared: whoever counts anew counts from there.
+    fn note_disappearance(&mut self, place: Place, counter: CounterId, state: &CounterState) {
+        let before = std::mem::replace(&mut self.view(place, counter).generation, state.generation);
+        if state.generation < before {
+            if state.generation.is_some() {
+                self.complain(place, counter, format!("generation {:?} after {before:?}", state.generation));
+            }
+            let ledger = self.ledger(place, counter);
+            ledger.floor = ledger.floor.max(before);
+        }
+    }
+
+    /// Nobody else's message moves an own shard: it is always what this node's clients have counted.
+    fn check_own(&mut self, place: Place, counter: CounterId, state: &CounterState) {
+        let is_heir_possible = !self.forgotten.is_empty();
+        let ledger = self.ledger(place, counter);
+        let stated = ledger.plain_own(place.id, state);
+        let author = ledger.author(place.id);
+        let expected = author.now() + Range::exactly(author.taken);
+        let is_right = stated.low <= expected.high && stated.high >= expected.low;
+        // A crash that has lost nothing ends once everything is back.
+        author.is_recovering &= !(is_right && expected.is_exact());
+        if author.is_recovering || is_right {
+            return;
+        }
+        if is_heir_possible {
+            author.taken += stated.low - expected.low;
+            return;
+        }
+        let what =
+            format!("own shard stands for {stated}, but its clients have counted {expected} ({state:?})");
+        self.complain(place, counter, what);
+    }
+
+    /// A short account of a counter, for a failing seed.
+    pub fn account(&self, epoch: Epoch, counter: CounterId) -> String {
+        /// More would hide what matters.
+        const LAST_SETS: usize = 4;
+        let Some(ledger) = self.ledgers.get(&(epoch, counter)) else { return "never touched".into() };
+        let counted = ledger.authors.iter().map(|(id, author)| format!("{id:?} counted {}", author.now()));
+        let mut parts: Vec<String> = counted.collect();
+        let hidden = ledger.sets.len().saturating_sub(LAST_SETS);
+        parts.extend((hidden > 0).then(|| format!("{hidden} SETs")));
+        parts.extend(ledger.sets.iter().skip(hidden).map(|(generation, set)| {
+            let seen: Vec<String> = set.seen.iter().map(|(id, sum)| format!("{id:?} {sum}")).collect();
+            let (at, seen) = (set.at.millis(), seen.join(", "));
+            format!("SET {} at {at} ms as {generation:?}, having seen [{seen}]", set.value)
+        }));
+        parts.join("; ")
+    }
+}
