@@ -26,11 +26,20 @@ impl NodeId {
 }
 
 impl NodeId {
-    /// The first eight bytes as a number: tells authors of SETs apart.
-    pub fn author(self) -> u64 {
+    /// Tells the authors of SETs apart: five bytes of the id, three of the incarnation. A node that has lost its memory, and
+    /// whose clock was set back, must not make a generation that it has made before.
+    pub fn author(self, incarnation: u32) -> u64 {
         let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.0[..8]);
+        bytes[..5].copy_from_slice(&self.0[..5]);
+        bytes[5..].copy_from_slice(&incarnation.to_be_bytes()[1..]);
         u64::from_be_bytes(bytes)
+    }
+}
+
+impl NodeId {
+    /// Whether a generation's author is this node, in whatever incarnation.
+    pub fn has_signed(self, author: u64) -> bool {
+        author >> 24 == self.author(0) >> 24
     }
 }
 
@@ -67,7 +76,7 @@ impl Seq {
 pub struct Generation {
     /// Milliseconds since 1970 times 2^12, or one more than the highest seen if that is later.
     pub time: u64,
-    /// The first eight bytes of the author's id.
+    /// Whose it is: see `NodeId::author`.
     pub author: u64,
 }
 

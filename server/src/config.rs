@@ -9,7 +9,8 @@
 //! configuration file (`-` for standard input); then options `--name value ...`, whose values last until the next
 //! word that begins with `--`, count as lines added at the end of the file.
 
-use engine::settings::{ConfigReader, Included, LineError, SETTINGS, Settings, rewrite};
+use crate::local_cluster::{FIRST_PORT, MAX_NODES};
+use engine::settings::{ConfigReader, Included, LineError, MAX_PORT, SETTINGS, Settings, rewrite};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -30,6 +31,13 @@ const STANDARD_INPUT: &str = "standard input";
 pub(crate) enum Mode {
     /// To run a node.
     Run,
+    /// To run some joined nodes, on as many ports in a row.
+    LocalCluster {
+        /// How many; 1 to `local_cluster::MAX_NODES`.
+        nodes: u16,
+        /// Port of the first one.
+        first_port: u16,
+    },
     /// To print [`help_text`].
     Help,
     /// To print [`version_text`].
@@ -96,18 +104,18 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
     let mut args = args.map(OsString::into_vec).peekable();
     let mut reader = ConfigReader::new(Settings::default());
     let mut config_file = None;
-    let mut mode_asked = Mode::Run;
+    let mut mode = Mode::Run;
     let file_arg = args.next_if(|arg| !arg.starts_with(b"--") && !matches!(arg.as_slice(), b"-h" | b"-v"));
     if let Some(file_arg) = file_arg {
         config_file = read_file_argument(&mut reader, file_arg)?;
     }
     while let Some(option) = args.next() {
-        let mode = match option.as_slice() {
+        let only = match option.as_slice() {
             b"--help" | b"-h" => Some(Mode::Help),
             b"--version" | b"-v" => Some(Mode::Version),
             _ => None,
         };
-        if let Some(mode) = mode {
+        if let Some(mode) = only {
             return Ok(Startup { mode, settings: Settings::default(), config_file: None });
         }
         if let Some(mode_of) = mode_of_file(&option) {
@@ -115,7 +123,7 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
                 let option = String::from_utf8_lossy(&option).into_owned();
                 ConfigError::Argument(format!("{option} wants a path behind it"))
             })?;
-            mode_asked = mode_of(PathBuf::from(OsString::from_vec(path)));
+            mode = mode_of(PathBuf::from(OsString::from_vec(path)));
             continue;
         }
         let Some(name) = option.strip_prefix(b"--") else {
@@ -126,9 +134,13 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
         while let Some(word) = args.next_if(|arg| !arg.starts_with(b"--")) {
             words.push(word);
         }
+        if name.eq_ignore_ascii_case(b"local-cluster") {
+            mode = local_cluster_mode(&words)?;
+            continue;
+        }
         reader.read_words(name, &words, COMMAND_LINE, None, &mut open_included).map_err(ConfigError::Line)?;
     }
-    Ok(Startup { mode: mode_asked, settings: reader.into_settings(), config_file })
+    Ok(Startup { mode, settings: reader.into_settings(), config_file })
 }
 
 /// The mode that an option with a path asks for.
@@ -138,6 +150,25 @@ fn mode_of_file(option: &[u8]) -> Option<fn(PathBuf) -> Mode> {
         b"--repair" => Some(Mode::Repair),
         b"--import" => Some(Mode::Import),
         _ => None,
+    }
+}
+
+/// What follows `--local-cluster`: how many nodes and, if wanted, the first port.
+fn local_cluster_mode(words: &[Vec<u8>]) -> Result<Mode, ConfigError> {
+    let number = |word: &Vec<u8>| std::str::from_utf8(word).ok()?.parse::<u16>().ok();
+    let (nodes, first_port) = match words {
+        [nodes] => (number(nodes), Some(FIRST_PORT)),
+        [nodes, port] => (number(nodes), number(port)),
+        _ => (None, None),
+    };
+    match (nodes, first_port) {
+        (Some(nodes @ 1..=MAX_NODES), Some(first_port @ 1..)) if first_port <= MAX_PORT - (nodes - 1) => {
+            Ok(Mode::LocalCluster { nodes, first_port })
+        }
+        _ => Err(ConfigError::Argument(format!(
+            "--local-cluster takes a number of nodes from 1 to {MAX_NODES} and, if not {FIRST_PORT}, the port of the \
+             first one; the last port may be {MAX_PORT}"
+        ))),
     }
 }
 
@@ -202,8 +233,11 @@ pub(crate) fn rewrite_file(path: &Path, settings: &Settings) -> Result<(), Confi
     replace_file(&target, &text).map_err(file_error)
 }
 
-/// Writes a file beside the old one, then puts it in its place.
-fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
+/// Writes a file beside the old one, then puts it in its place; when this returns it is on the disk, under its name.
+///
+/// # Errors
+/// The system's; the old file is as it was then.
+pub(crate) fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let temporary = directory.join(format!(".{name}.{}.tmp", process::id()));
@@ -237,11 +271,13 @@ pub(crate) fn version_text() -> String {
 pub(crate) fn help_text() -> String {
     let mut text = String::from(
         "Usage: discnt-server [CONFIG-FILE | -] [--NAME VALUE ...]...\n\
+         \x20      discnt-server --local-cluster NODES [FIRST-PORT]\n\
          \x20      discnt-server --check FILE-OR-DIRECTORY | --repair DIRECTORY\n\
          \x20      discnt-server [CONFIG-FILE] [--dir DIRECTORY] --import DUMP-FILE\n\
          \x20      discnt-server --help | --version\n\n\
          Starts a node of a counter cluster. Settings are read from CONFIG-FILE (- for standard\n\
-         input); options count as lines added at its end. The shipped discnt.conf explains them.\n\n\
+         input); options count as lines added at its end. The shipped discnt.conf explains them.\n\
+         --local-cluster starts joined nodes on this machine, on ports from 7711 on, to try out.\n\n\
          --check says what counters a directory or a file holds and whether they are whole, --repair\n\
          saves what can be saved of a directory that a start refuses, --import reads a dump.ddb of\n\
          the original into a data directory that has no counters yet.\n\n\
@@ -395,6 +431,18 @@ mod tests {
         let help = help_text();
         assert!(SETTINGS.iter().all(|spec| help.contains(&format!("  --{}", spec.name))));
         assert!(help.contains("--port [5262]"));
+    }
+
+    #[test]
+    fn a_local_cluster_has_a_few_nodes_and_ports_in_a_row() {
+        let mode = |args: &[&str]| load_args(args).map(|startup| startup.mode);
+        let expected = |nodes, first_port| Ok(Mode::LocalCluster { nodes, first_port });
+        assert_eq!(mode(&["--local-cluster", "3", "--loglevel", "debug"]), expected(3, 7711));
+        assert_eq!(mode(&["--local-cluster", "16", "55520"]), expected(16, 55_520));
+        for wrong in [&["3", "x"][..], &["0"], &["17"], &[], &["1", "0"], &["2", "55535"], &["1", "2", "3"]] {
+            let message = mode(&[&["--local-cluster"], wrong].concat()).unwrap_err();
+            assert!(message.contains("a number of nodes from 1 to 16"), "{message}");
+        }
     }
 
     #[test]

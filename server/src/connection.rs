@@ -328,8 +328,11 @@ impl Connection {
             }
         };
         node.stats.note_traffic(&self.session, consumed, self.output.len() - output_before);
-        if self.session.take_written() && Disk::must_wait(&self.settings) {
-            self.held = Some(worker.disk.durability.ticket());
+        if self.session.take_written()
+            && Disk::must_wait(&self.settings)
+            && let Some(disk) = &worker.disk
+        {
+            self.held = Some(disk.durability.ticket());
         }
         if consumed > 0 {
             self.note_time(started);

@@ -36,7 +36,7 @@ impl Listeners {
     pub(crate) fn open(settings: &Settings) -> Result<Listeners, String> {
         let mut tcp = Vec::new();
         if settings.port != 0 {
-            for address in addresses(settings)? {
+            for address in addresses(settings, settings.port)? {
                 let listener = listen(address, settings.tcp_backlog)
                     .map_err(|error| format!("can't listen on {address}: {error}"))?;
                 tcp.push(listener);
@@ -108,8 +108,11 @@ impl Listeners {
     }
 }
 
-/// The addresses that `bind` and `port` mean.
-fn addresses(settings: &Settings) -> Result<Vec<SocketAddr>, String> {
+/// The addresses that `bind` means, with that port.
+///
+/// # Errors
+/// A word of `bind` is no address.
+pub(crate) fn addresses(settings: &Settings, port: u16) -> Result<Vec<SocketAddr>, String> {
     let mut addresses = Vec::new();
     for word in &settings.bind {
         let text = match word.as_str() {
@@ -119,10 +122,10 @@ fn addresses(settings: &Settings) -> Result<Vec<SocketAddr>, String> {
         let ip: IpAddr = text.parse().map_err(|_| {
             format!("'bind {word}': not an IPv4 or IPv6 address (host names are not looked up here)")
         })?;
-        addresses.push(SocketAddr::new(ip, settings.port));
+        addresses.push(SocketAddr::new(ip, port));
     }
     if addresses.is_empty() {
-        addresses.push(SocketAddr::from(([0, 0, 0, 0], settings.port)));
+        addresses.push(SocketAddr::from(([0, 0, 0, 0], port)));
     }
     Ok(addresses)
 }

@@ -1,5 +1,6 @@
 //! What the engine asks of the process around it: facts for INFO, the configuration file, the end.
 
+use crate::bus::BusHandle;
 use engine::command::SaveOnExit;
 use engine::settings::Settings;
 use engine::time::{Micros, Now};
@@ -54,6 +55,8 @@ impl Moment {
 /// The server's side of `engine::Shell`.
 #[derive(Debug)]
 pub(crate) struct ServerShell {
+    /// Set once the node and then its cluster thread exist.
+    bus: OnceLock<BusHandle>,
     config_file: Option<PathBuf>,
     io_threads: usize,
     shutdown: mpsc::UnboundedSender<SaveOnExit>,
@@ -70,10 +73,27 @@ impl ServerShell {
         directory: String,
     ) -> ServerShell {
         let directory = Mutex::new(directory);
-        ServerShell { config_file, io_threads, shutdown, os: OnceLock::new(), directory }
+        ServerShell {
+            bus: OnceLock::new(),
+            config_file,
+            io_threads,
+            shutdown,
+            os: OnceLock::new(),
+            directory,
+        }
     }
 
-    /// Asks the main thread to end the process.
+    /// Makes the cluster thread known.
+    pub(crate) fn set_bus(&self, bus: BusHandle) {
+        self.bus.set(bus).expect("there is one for each node");
+    }
+
+    /// The cluster thread; none while the server is being started.
+    pub(crate) fn bus(&self) -> Option<&BusHandle> {
+        self.bus.get()
+    }
+
+    /// Asks the main thread to end the server.
     pub(crate) fn request_shutdown(&self, save: SaveOnExit) {
         if self.shutdown.send(save).is_err() {
             log::debug!("the server is already on its way out");

@@ -4,17 +4,20 @@ use crate::connection::{Connection, READ_LEN, Stream};
 use crate::disk::{Disk, Started};
 use crate::shell::{Clock, Moment, ServerShell};
 use engine::clients::Peer;
+use engine::cluster::ClusterRequest;
 use engine::command::Task;
 use engine::time::Now;
 use engine::{Node, TaskResult};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
@@ -36,13 +39,20 @@ pub(crate) struct Worker {
     clock: Clock,
     /// Its number among the I/O threads.
     number: usize,
-    pub(crate) disk: Arc<Disk>,
+    /// `None`: the node keeps nothing.
+    pub(crate) disk: Option<Arc<Disk>>,
     /// Connections whose replies wait for a sync, by client: the ticket and whom to wake.
     waiting_for_disk: RefCell<BTreeMap<u64, (u64, Waker)>>,
     /// Connections being served.
     connections: Cell<usize>,
     last_has_left: Notify,
 }
+
+/// The answer to SAVE on a node without a directory.
+const NOTHING_KEPT: &str = "ERR saving is not available: this node keeps counters in memory only";
+
+/// How long the look-up of a host may take.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Largest output buffer that is kept for the next connection.
 const MAX_SPARE_OUTPUT: usize = 256 * 1024;
@@ -65,7 +75,8 @@ impl Worker {
 
     /// Whether the change with this ticket is on the disk; if not, the waker will be called when it is.
     pub(crate) fn poll_safe(&self, ticket: u64, client: u64, waker: &Waker) -> Poll<()> {
-        let durability = &self.disk.durability;
+        let Some(disk) = &self.disk else { return Poll::Ready(()) };
+        let durability = &disk.durability;
         if durability.is_safe(ticket) {
             self.waiting_for_disk.borrow_mut().remove(&client);
             return Poll::Ready(());
@@ -82,8 +93,9 @@ impl Worker {
 
     /// Wakes connections whose replies may go; for ever.
     async fn watch_disk(&self) {
+        let Some(disk) = &self.disk else { return };
+        let durability = &disk.durability;
         poll_fn(|cx| {
-            let durability = &self.disk.durability;
             durability.register(self.number, cx.waker());
             self.waiting_for_disk.borrow_mut().retain(|_, (ticket, waker)| {
                 let is_safe = durability.is_safe(*ticket);
@@ -114,6 +126,27 @@ impl Worker {
         }
     }
 
+    async fn save(&self) -> TaskResult {
+        match &self.disk {
+            None => TaskResult::Error(NOTHING_KEPT.into()),
+            Some(disk) => match disk.save().await {
+                Ok(()) => TaskResult::Ok,
+                // The original answers the bare code; the log of the server tells why.
+                Err(_) => TaskResult::Error("ERR".into()),
+            },
+        }
+    }
+
+    async fn save_in_background(&self) -> TaskResult {
+        match &self.disk {
+            None => TaskResult::Error(NOTHING_KEPT.into()),
+            Some(disk) => match disk.save_in_background().await {
+                Started::Yes => TaskResult::Status("Background saving started"),
+                Started::AlreadyRunning => TaskResult::Error("ERR Background save already in progress".into()),
+            },
+        }
+    }
+
     /// Does what a command has asked the shell to do; `None`: there is no reply.
     pub(crate) async fn run_task(&self, task: Task) -> Option<TaskResult> {
         match task {
@@ -138,12 +171,13 @@ impl Worker {
             }
             Task::Sleep(duration) => {
                 self.node.sleep_until(self.now().monotonic + duration);
-                tokio::time::sleep(std::time::Duration::from_micros(duration.0)).await;
+                tokio::time::sleep(Duration::from_micros(duration.0)).await;
                 Some(TaskResult::Ok)
             }
             Task::Shutdown(save) => {
-                if !self.node.is_loading()
-                    && let Err(error) = self.disk.prepare_end(save).await
+                if let Some(disk) = &self.disk
+                    && !self.node.is_loading()
+                    && let Err(error) = disk.prepare_end(save).await
                 {
                     log::error!("The server goes on: what has to be saved before it ends could not be: {error}");
                     return Some(TaskResult::Error("ERR Errors trying to SHUTDOWN. Check logs.".into()));
@@ -151,26 +185,34 @@ impl Worker {
                 self.shell.request_shutdown(save);
                 None
             }
-            Task::Cluster(_) | Task::Resolve { .. } => {
-                Some(TaskResult::Error("ERR this server has no cluster bus yet".into()))
-            }
-            // The original answers a failed SAVE with the bare code; the log of the server tells why.
-            Task::Save => Some(match self.disk.save().await {
-                Ok(()) => TaskResult::Ok,
-                Err(_) => TaskResult::Error("ERR".into()),
-            }),
-            Task::SaveInBackground => Some(match self.disk.save_in_background().await {
-                Started::Yes => TaskResult::Status("Background saving started"),
-                Started::AlreadyRunning => TaskResult::Error("ERR Background save already in progress".into()),
+            Task::Save => Some(self.save().await),
+            Task::SaveInBackground => Some(self.save_in_background().await),
+            Task::Cluster(request) => Some(self.ask_cluster(request).await),
+            Task::Resolve { host, port, bus_port } => Some(match resolve(&host, bus_port).await {
+                Some(bus) => self.ask_cluster(ClusterRequest::Meet { bus, port }).await,
+                None => TaskResult::unresolved(&host, port),
             }),
         }
     }
+
+    async fn ask_cluster(&self, request: ClusterRequest) -> TaskResult {
+        match self.shell.bus() {
+            Some(bus) => bus.request(request).await,
+            None => TaskResult::Error("ERR the cluster is not up yet, try again".into()),
+        }
+    }
+}
+
+/// The first address of a host. Other connections of the thread go on meanwhile.
+async fn resolve(host: &str, port: u16) -> Option<SocketAddr> {
+    let looked_up = tokio::time::timeout(RESOLVE_LIMIT, tokio::net::lookup_host((host, port)));
+    looked_up.await.ok()?.ok()?.next()
 }
 
 /// Runs an I/O thread until the acceptor hangs up and the last of its connections has ended.
 pub(crate) fn run(
     number: usize,
-    (node, disk): (Arc<Node>, Arc<Disk>),
+    (node, disk): (Arc<Node>, Option<Arc<Disk>>),
     shell: Arc<ServerShell>,
     clock: Clock,
     is_stopping: Arc<AtomicBool>,

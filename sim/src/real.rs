@@ -142,7 +142,7 @@ impl Process for Running {
 
     fn reset_epoch(&self) -> Epoch {
         let epoch = self.cluster.reset_epoch();
-        (epoch.clock, epoch.author.author())
+        (epoch.clock, epoch.author.author(0))
     }
 
     fn image(&self) -> Option<Vec<u8>> {

@@ -153,7 +153,7 @@ impl Node {
         let (seq, id) = (self.next_seq(), self.id);
         let counter = self.counters.entry(name.to_vec()).or_default();
         let mut other = Counter { value, observed: counter.observed.clone(), ..Counter::default() };
-        other.generation = Some((counter.generation.map_or(1, |(clock, _)| clock + 1), id.author()));
+        other.generation = Some((counter.generation.map_or(1, |(clock, _)| clock + 1), id.author(0)));
         for (&id, shard) in &counter.shards {
             if other.observed.get(&id).is_none_or(|seen| shard.seq >= seen.seq) {
                 other.observed.insert(id, *shard);

@@ -283,7 +283,7 @@ impl Cluster {
             now,
         };
         cluster.node.set_id(cluster.members.own().id);
-        cluster.node.keyspace.set_author(cluster.members.own().id.author());
+        cluster.sign();
         cluster.note_epoch();
         let known: Vec<MemberIndex> = cluster.members.peers().map(|(index, _)| index).collect();
         for &member in &known {
@@ -458,6 +458,7 @@ impl Cluster {
         self.recovery = None;
         self.node.keyspace.is_recovering.store(false, std::sync::atomic::Ordering::Relaxed);
         self.publisher.set_incarnation(self.members.own().incarnation);
+        self.sign();
         self.publisher.publish_all();
     }
 
@@ -545,12 +546,18 @@ impl Cluster {
         self.members.reset(id, incarnation, self.now.monotonic);
         self.publisher.set_incarnation(self.members.own().incarnation);
         self.node.set_id(self.members.own().id);
-        self.node.keyspace.set_author(self.members.own().id.author());
+        self.sign();
         self.recovery = None;
         self.node.keyspace.is_recovering.store(false, std::sync::atomic::Ordering::Relaxed);
         self.save_nodes();
         self.refresh_view();
         TaskResult::Ok
+    }
+
+    /// Generations of ours are signed with what we are now.
+    fn sign(&self) {
+        let own = self.members.own();
+        self.node.keyspace.set_author(own.id.author(own.incarnation));
     }
 
     /// The clock of generations never falls behind the epoch, so that the next one is higher.

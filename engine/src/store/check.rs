@@ -220,6 +220,15 @@ fn in_order(layout: &Layout, start: u64) -> Vec<(u64, FileKind, u64)> {
     files
 }
 
+/// The random number that marks all files of the directory; `None` if there are none, or none is readable.
+///
+/// # Errors
+/// `Disk`: a file could not be read. `Newer`: it can't be understood.
+pub fn family<D: Disk>(disk: &mut D) -> Result<Option<u64>, StoreError> {
+    let layout = Layout::read(disk)?;
+    known_family(disk, &layout)
+}
+
 /// The family that the first file with a good header has: it takes the place of that in damaged headers.
 fn known_family<D: Disk>(disk: &mut D, layout: &Layout) -> Result<Option<u64>, StoreError> {
     for (number, kind, len) in in_order(layout, 0) {

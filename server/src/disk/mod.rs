@@ -8,7 +8,7 @@ mod thread;
 pub(crate) mod tools;
 
 use crate::shell::Clock;
-use directory::Directory;
+pub(crate) use directory::Directory;
 pub(crate) use durability::Durability;
 use engine::command::SaveOnExit;
 use engine::durable::Journal;
@@ -35,6 +35,14 @@ pub(crate) struct Disk {
     is_told_slow: std::sync::atomic::AtomicBool,
 }
 
+/// The disk and its thread.
+pub(crate) struct RunningDisk {
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) thread: JoinHandle<()>,
+    /// Hears when the counters are loaded, or why they can't be.
+    pub(crate) loaded: Option<oneshot::Receiver<Result<(), String>>>,
+}
+
 /// What becomes of a BGSAVE.
 pub(crate) enum Started {
     /// It has begun, or has failed at once: the log of the server tells.
@@ -44,18 +52,17 @@ pub(crate) enum Started {
 }
 
 impl Disk {
-    /// Starts the disk's thread, which loads the counters first. The receiver hears when that is done, or why it can't be.
+    /// Starts the disk's thread, which loads the counters first. `own`: the identity from the nodes file.
     ///
     /// # Errors
-    /// A text for the operator: the directory can't be had, or the thread not started.
+    /// A text for the operator: the thread can't be started.
     pub(crate) fn start(
         node: &Arc<Node>,
         clock: Clock,
         io_threads: usize,
+        directory: Directory,
         own: Option<NodeId>,
-    ) -> Result<(Arc<Disk>, JoinHandle<()>, oneshot::Receiver<Result<(), String>>), String> {
-        let settings = node.settings();
-        let directory = Directory::take(Path::new(&settings.dir), &settings.appenddirname)?;
+    ) -> Result<RunningDisk, String> {
         let durability = Arc::new(Durability::new(io_threads));
         let (orders, receiver) = channel();
         let (loaded, when_loaded) = oneshot::channel();
@@ -79,7 +86,8 @@ impl Disk {
         });
         let thread = thread.map_err(|error| format!("can't start the disk's thread: {error}"))?;
         let is_told_slow = std::sync::atomic::AtomicBool::new(false);
-        Ok((Arc::new(Disk { durability, orders, is_told_slow }), thread, when_loaded))
+        let disk = Arc::new(Disk { durability, orders, is_told_slow });
+        Ok(RunningDisk { disk, thread, loaded: Some(when_loaded) })
     }
 
     /// Whether a reply to something that changed counters must wait for a sync.
@@ -161,7 +169,7 @@ fn prepare(
 ) -> Result<(Store<Files>, Journal), String> {
     let began = clock.now().monotonic;
     let settings = node.settings();
-    let (mut store, opening) = loading::load(node, clock, directory.files()?, thread::options()?, own)?;
+    let (mut store, opening) = loading::load(node, clock, directory.files()?, thread::options(directory)?, own)?;
     tell_opening(&opening);
     let is_empty = opening.recovered == Commit(0) && store.stats().last_snapshot_bytes == 0;
     let dump = Path::new(&settings.dir).join(&settings.dbfilename);

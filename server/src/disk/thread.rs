@@ -405,7 +405,7 @@ impl DiskThread {
             return Ok(());
         }
         let directory = Directory::take(Path::new(&settings.dir), &settings.appenddirname)?;
-        let options = options()?;
+        let options = options(&directory)?;
         let (mut store, opening) = Store::open(directory.files()?, options, &mut NothingThere)
             .map_err(|error| error.to_string())?;
         if let Some(error) = opening.not_writable {
@@ -533,9 +533,9 @@ pub(crate) fn home(settings: &Settings) -> PathBuf {
 /// How the store is to work.
 ///
 /// # Errors
-/// No random bytes to be had.
-pub(crate) fn options() -> Result<Options, String> {
-    let mut options = Options::new(u64::from_le_bytes(crate::process::random()?));
+/// The directory can't be read.
+pub(crate) fn options(directory: &Directory) -> Result<Options, String> {
+    let mut options = Options::new(directory.secret()?);
     options.snapshot_chunk_bytes = SNAPSHOT_CHUNK_BYTES;
     Ok(options)
 }

@@ -124,12 +124,12 @@ pub(crate) fn repair(path: &Path, store_name: &str) -> Result<Verdict, String> {
 pub(crate) fn import(
     node: &Arc<Node>,
     clock: Clock,
+    directory: &Directory,
     dump: &Path,
     own: Option<NodeId>,
 ) -> Result<Verdict, String> {
-    let settings = node.settings();
-    let directory = Directory::take(Path::new(&settings.dir), &settings.appenddirname)?;
-    let (mut store, opening) = loading::load(node, clock, directory.files()?, thread::options()?, own)?;
+    let options = thread::options(directory)?;
+    let (mut store, opening) = loading::load(node, clock, directory.files()?, options, own)?;
     if opening.recovered != Commit(0) || store.stats().last_snapshot_bytes > 0 {
         return Err(format!(
             "{} holds {} counters already; a dump is read into an empty directory only",

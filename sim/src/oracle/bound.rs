@@ -56,7 +56,7 @@ impl Oracle {
             Some(**made) > generation
                 && set.at < from
                 && !set.is_maybe_lost
-                && members.iter().any(|id| id.author() == made.1)
+                && members.iter().any(|id| id.has_signed(made.1))
         });
         let missed = missed
             .map(|(made, set)| format!("SET {} as {made:?}, older than that, is unknown here", set.value));

@@ -54,7 +54,7 @@ impl Oracle {
         if after.generation == before.generation {
             return self.set_without_generation(place, counter, value, around);
         }
-        if after.generation < before.generation || generation.1 != place.id.author() {
+        if after.generation < before.generation || !place.id.has_signed(generation.1) {
             self.complain(
                 place,
                 counter,
