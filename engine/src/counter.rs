@@ -456,13 +456,14 @@ impl Counter {
         true
     }
 
-    /// Makes a departed member's shard a part of the own one. True if there was one.
-    pub(crate) fn inherit(&mut self, departed: MemberIndex) -> bool {
+    /// Makes a departed member's shard a part of the own one, as it is read here: its line stands where it held last. True if
+    /// there was one.
+    pub(crate) fn inherit(&mut self, departed: MemberIndex, now: Micros, horizons: &Horizons) -> bool {
         let own = self.own().units();
         let Some(full) = self.full_mut() else { return false };
         let Some(shard) = full.take_peer(departed) else { return false };
         let generation = full.record_generation();
-        let stated = shard.as_published(generation);
+        let stated = shard.stated(generation, now, horizons);
         let counts = full.record().map_or(stated.value.units(), |record| record.counts(&stated));
         full.inheritance.add(Inherited { departed: stated, counts, told: Seq::ZERO });
         full.track = None;

@@ -670,9 +670,14 @@ impl Keyspace {
 
     /// Forgets every counter.
     pub fn clear(&self) {
-        self.len.store(0, Ordering::Relaxed);
         for number in 0..STRIPES {
             let mut stripe = self.lock(number);
+            // Counted stripe by stripe: others go on making and removing counters meanwhile.
+            let visible = (0..stripe.counters.bound())
+                .filter_map(|index| stripe.counters.get(index))
+                .filter(|counter| !counter.marks.has(Marks::HIDDEN))
+                .count();
+            self.len.fetch_sub(visible, Ordering::Relaxed);
             stripe.table = HashTable::new();
             let gone = std::mem::replace(&mut stripe.counters, Slab::new());
             if self.unlogged.is_on() && gone.len() > 0 {

@@ -60,6 +60,8 @@ pub(crate) struct Startup {
     /// The configuration file, absolute, so that it is found again after a change of directory; none without a file
     /// and for standard input, and then CONFIG REWRITE has nothing to write to.
     pub(crate) config_file: Option<PathBuf>,
+    /// What was read from standard input as configuration, for a copy of the process that can't read it again.
+    pub(crate) standard_input: Vec<u8>,
 }
 
 /// Why the settings can't be read or written. Displays as one line for the operator.
@@ -103,11 +105,11 @@ impl std::error::Error for ConfigError {}
 pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, ConfigError> {
     let mut args = args.map(OsString::into_vec).peekable();
     let mut reader = ConfigReader::new(Settings::default());
-    let mut config_file = None;
+    let (mut config_file, mut standard_input) = (None, Vec::new());
     let mut mode = Mode::Run;
     let file_arg = args.next_if(|arg| !arg.starts_with(b"--") && !matches!(arg.as_slice(), b"-h" | b"-v"));
     if let Some(file_arg) = file_arg {
-        config_file = read_file_argument(&mut reader, file_arg)?;
+        config_file = read_file_argument(&mut reader, file_arg, &mut standard_input)?;
     }
     while let Some(option) = args.next() {
         let only = match option.as_slice() {
@@ -116,7 +118,8 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
             _ => None,
         };
         if let Some(mode) = only {
-            return Ok(Startup { mode, settings: Settings::default(), config_file: None });
+            let settings = Settings::default();
+            return Ok(Startup { mode, settings, config_file: None, standard_input });
         }
         if let Some(mode_of) = mode_of_file(&option) {
             let path = args.next_if(|arg| !arg.starts_with(b"--")).ok_or_else(|| {
@@ -140,7 +143,7 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
         }
         reader.read_words(name, &words, COMMAND_LINE, None, &mut open_included).map_err(ConfigError::Line)?;
     }
-    Ok(Startup { mode, settings: reader.into_settings(), config_file })
+    Ok(Startup { mode, settings: reader.into_settings(), config_file, standard_input })
 }
 
 /// The mode that an option with a path asks for.
@@ -173,7 +176,11 @@ fn local_cluster_mode(words: &[Vec<u8>]) -> Result<Mode, ConfigError> {
 }
 
 /// Reads the file, or standard input, and answers the absolute path of the file.
-fn read_file_argument(reader: &mut ConfigReader, arg: Vec<u8>) -> Result<Option<PathBuf>, ConfigError> {
+fn read_file_argument(
+    reader: &mut ConfigReader,
+    arg: Vec<u8>,
+    standard_input: &mut Vec<u8>,
+) -> Result<Option<PathBuf>, ConfigError> {
     let (source, path, text) = if arg == b"-" {
         (STANDARD_INPUT.to_owned(), None, read_bounded(io::stdin().lock()))
     } else {
@@ -183,6 +190,9 @@ fn read_file_argument(reader: &mut ConfigReader, arg: Vec<u8>) -> Result<Option<
     let file_error = |error| ConfigError::File { action: "read", path: PathBuf::from(&source), error };
     let text = text.map_err(file_error)?;
     reader.read_text(&text, &source, &mut open_included).map_err(ConfigError::Line)?;
+    if path.is_none() {
+        *standard_input = text;
+    }
     path.map(|path| std::path::absolute(path).map_err(file_error)).transpose()
 }
 
@@ -337,7 +347,12 @@ mod tests {
 
     #[test]
     fn without_arguments_a_node_runs_on_the_defaults() {
-        let startup = Startup { mode: Mode::Run, settings: Settings::default(), config_file: None };
+        let startup = Startup {
+            mode: Mode::Run,
+            settings: Settings::default(),
+            config_file: None,
+            standard_input: Vec::new(),
+        };
         assert_eq!(load_args(&[]), Ok(startup));
     }
 

@@ -45,6 +45,12 @@ const MAX_OUTPUT_TURN: usize = 1024 * 1024;
 /// How long a stopping server goes on writing to a client that reads slowly.
 const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// How long a stopping server waits for the news of what has arrived before.
+const LAST_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// How long it goes on reading and executing what a client sends that does not stop.
+const DRAIN_MICROS: Micros = Micros::from_secs(2);
+
 /// A client's socket.
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -118,9 +124,10 @@ pub(crate) struct Connection {
     sent: usize,
     /// Since when the output has been above the soft limit.
     over_soft_since: Option<Micros>,
-    is_eof: bool,
     /// The ticket of changes that must be on the disk before the output leaves.
     held: Option<u64>,
+    /// Until when a stopping server goes on reading what has been received.
+    stops_at: Option<Micros>,
 }
 
 impl Connection {
@@ -136,8 +143,8 @@ impl Connection {
             output: Vec::new(),
             sent: 0,
             over_soft_since: None,
-            is_eof: false,
             held: None,
+            stops_at: None,
         }
     }
 
@@ -155,15 +162,16 @@ impl Connection {
                 return ending;
             }
             let done = match step {
+                Step::WaitForEvents if self.worker.is_stopping() => self.look_once_more(waker).await,
                 Step::WaitForEvents => self.wait_for_events(waker).await,
                 Step::TakeTurns => {
                     tokio::task::yield_now().await;
                     self.go_on().await
                 }
-                Step::WaitUntil(moment) => {
-                    self.wait_until(moment, waker).await;
-                    self.execute_waiting()
-                }
+                Step::WaitUntil(moment) => match self.wait_until(moment, waker).await {
+                    Ok(()) => self.execute_waiting(),
+                    Err(ending) => Err(ending),
+                },
                 Step::WaitForTask(task) => {
                     let started = self.worker.moment();
                     let result = self.worker.run_task(task).await;
@@ -180,7 +188,7 @@ impl Connection {
             if self.session.client().is_killed() {
                 return Ending::ClosedByUs;
             }
-            if self.worker.is_stopping() && matches!(step, Step::WaitForEvents | Step::WaitUntil(_)) {
+            if self.worker.is_stopping() && self.is_stop_due(&step) {
                 step = Step::Close;
             }
         }
@@ -201,6 +209,25 @@ impl Connection {
         self.worker.forget_waiting(client.id);
         self.held = None;
         waited
+    }
+
+    /// Whether a stopping server has nothing more to do for this client. What the socket holds is still read (waiting for
+    /// events ends when there is nothing), but not for ever: the client may go on sending.
+    fn is_stop_due(&mut self, step: &Step) -> bool {
+        let now = self.worker.now().monotonic;
+        let stops_at = *self.stops_at.get_or_insert(now + DRAIN_MICROS);
+        match step {
+            Step::WaitForEvents => now >= stops_at,
+            Step::WaitUntil(_) => true,
+            Step::TakeTurns | Step::WaitForTask(_) | Step::Close => false,
+        }
+    }
+
+    /// Waits for what a client of a stopping server has sent before; if that is nothing, it is time to close. That a socket
+    /// is not known to hold anything does not mean that it is empty: its news may not have come round yet.
+    async fn look_once_more(&mut self, waker: &atomic_waker::AtomicWaker) -> Result<Step, Ending> {
+        let events = self.wait_for_events(waker);
+        tokio::time::timeout(LAST_LOOK, events).await.unwrap_or(Ok(Step::Close))
     }
 
     /// Sends what the socket takes without waiting, then executes what was waiting.
@@ -228,17 +255,23 @@ impl Connection {
             let mut scratch = worker.scratch.borrow_mut();
             let mut buf = ReadBuf::new(&mut scratch);
             match self.stream.poll_read(cx, &mut buf) {
-                Poll::Pending if worker.is_stopping() => Poll::Ready(Ok(Step::Close)),
+                Poll::Pending if worker.is_stopping() && self.stops_at.is_none() => {
+                    Poll::Ready(Ok(Step::WaitForEvents))
+                }
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
                 Poll::Ready(Ok(())) if buf.filled().is_empty() => {
-                    self.is_eof = true;
-                    Poll::Ready(Err(Ending::ClosedByClient))
+                    // It may have closed its half only, and still read.
+                    let is_done = self.output.is_empty();
+                    Poll::Ready(if is_done { Err(Ending::ClosedByClient) } else { Ok(Step::Close) })
                 }
                 Poll::Ready(Ok(())) => {
+                    let is_full = buf.remaining() == 0;
                     let step = self.execute_arrived(buf.filled());
                     self.poll_flush(cx)?;
-                    Poll::Ready(step)
+                    // Whoever sends faster than we execute must not keep the thread from the others.
+                    let has_more = is_full && matches!(step, Ok(Step::WaitForEvents));
+                    Poll::Ready(if has_more { Ok(Step::TakeTurns) } else { step })
                 }
             }
         })
@@ -404,7 +437,10 @@ impl Connection {
     }
 
     /// Waits for a moment, a wake-up, or the end of the connection; goes on sending meanwhile.
-    async fn wait_until(&mut self, moment: Micros, waker: &atomic_waker::AtomicWaker) {
+    ///
+    /// # Errors
+    /// The socket failed. Going on would only fail again, at once and for as long as the wait.
+    async fn wait_until(&mut self, moment: Micros, waker: &atomic_waker::AtomicWaker) -> Result<(), Ending> {
         let left = moment.since(self.worker.now().monotonic);
         let sleep = tokio::time::sleep(std::time::Duration::from_micros(left.0));
         tokio::pin!(sleep);
@@ -412,13 +448,14 @@ impl Connection {
         poll_fn(|cx| {
             waker.register(cx.waker());
             let woken = !std::mem::take(&mut is_first);
-            if woken || self.poll_flush(cx).is_err() || self.session.client().is_killed() {
-                return Poll::Ready(());
+            if woken || self.session.client().is_killed() {
+                return Poll::Ready(Ok(()));
             }
+            self.poll_flush(cx)?;
             ready!(sleep.as_mut().poll(cx));
-            Poll::Ready(())
+            Poll::Ready(Ok(()))
         })
-        .await;
+        .await
     }
 
     fn finish_task(&mut self, result: Option<TaskResult>) {

@@ -3,12 +3,13 @@
 //! One acceptor rather than a socket per thread: the kernel's spreading by hash leaves few connections badly
 //! spread.
 
-use crate::worker::Accepted;
+use crate::worker::{Accepted, Admitted};
 use engine::Node;
 use engine::settings::Settings;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::mpsc::UnboundedSender;
@@ -57,15 +58,19 @@ impl Listeners {
     }
 
     /// Accepts for ever.
-    pub(crate) async fn accept(&self, node: &Node, workers: &[UnboundedSender<Accepted>]) {
+    pub(crate) async fn accept(&self, node: &Node, workers: &[UnboundedSender<Admitted>]) {
         let mut turn = 0;
+        let permits = Arc::new(());
         loop {
             let accepted = self.next().await;
             match accepted {
                 Ok(accepted) => {
-                    if let Some(accepted) = admit(accepted, node) {
+                    // Clients that a worker has not taken on yet count as well, or a burst would pass the limit.
+                    let admitted = Arc::strong_count(&permits) - 1;
+                    if let Some(accepted) = admit(accepted, admitted, node) {
+                        let permit = Arc::clone(&permits);
                         // A worker hangs up only when the whole server ends.
-                        workers[turn % workers.len()].send(accepted).ok();
+                        workers[turn % workers.len()].send(Admitted { accepted, permit }).ok();
                         turn += 1;
                     }
                 }
@@ -133,14 +138,25 @@ pub(crate) fn addresses(settings: &Settings, port: u16) -> Result<Vec<SocketAddr
 fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        // Else `bind 0.0.0.0 ::` would ask for the same IPv4 addresses twice, and be refused.
+        socket2::SockRef::from(&socket).set_only_v6(true)?;
+    }
     socket.bind(address)?;
     socket.listen(backlog)
 }
 
 fn listen_unix(path: &str, permissions: u32) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        // What a server has left behind that was killed may go, what another listens to or is no socket may not.
+        Ok(found)
+            if found.file_type().is_socket() && std::os::unix::net::UnixStream::connect(path).is_err() =>
+        {
+            std::fs::remove_file(path)?;
+        }
+        Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
     }
     let listener = UnixListener::bind(path)?;
     if permissions != 0 {
@@ -150,9 +166,9 @@ fn listen_unix(path: &str, permissions: u32) -> io::Result<UnixListener> {
 }
 
 /// Lets a connection in, or tells it why not.
-fn admit(accepted: Accepted, node: &Node) -> Option<Accepted> {
+fn admit(accepted: Accepted, admitted: usize, node: &Node) -> Option<Accepted> {
     let settings = node.settings();
-    let refusal = if node.clients.len() as u64 >= u64::from(settings.maxclients) {
+    let refusal = if admitted as u64 >= u64::from(settings.maxclients) {
         Some(TOO_MANY)
     } else if is_protected_from(&accepted, &settings) {
         Some(PROTECTED)

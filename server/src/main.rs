@@ -83,7 +83,7 @@ fn complain(text: &str) -> ExitCode {
 /// Sets the process up and runs the server to its end.
 fn run_server(startup: Startup) -> Result<(), String> {
     let mut settings = startup.settings;
-    if settings.daemonize && process::go_to_background()? {
+    if settings.daemonize && process::go_to_background(&startup.standard_input)? {
         return Ok(());
     }
     let dir = settings.dir.clone();
@@ -109,25 +109,33 @@ fn run_server(startup: Startup) -> Result<(), String> {
 async fn serve(settings: Settings, config_file: Option<PathBuf>) -> Result<(), String> {
     let (port, supervised) = (settings.port, settings.supervised);
     let dir = Some(PathBuf::from(&settings.dir));
+    let ended = signalled();
+    process::raise_descriptor_limit(settings.maxclients);
+    let pidfile = settings.pidfile.clone();
     let server = Server::start(ServerOptions { settings, config_file, dir })?;
-    let (sender, ended) = mpsc::unbounded_channel();
+    // Only now: a second server that finds its port taken must not touch the pid file of the first.
+    let pid_file = process::PidFile::write(&pidfile);
     let is_ready = || {
         log::info!("The server is now ready to accept connections on port {port}");
         process::notify_supervisor(supervised, "READY=1");
     };
-    tokio::select! {
-        result = server.run(is_ready, ended) => result?,
-        () = pass_on_signals(sender) => unreachable!("it goes on for ever"),
-    }
+    let (sender, asked_to_end) = mpsc::unbounded_channel();
+    let result = tokio::select! {
+        result = server.run(is_ready, asked_to_end) => result,
+        () = pass_on_signals(ended, sender) => unreachable!("it goes on for ever"),
+    };
     process::notify_supervisor(supervised, "STOPPING=1");
+    drop(pid_file);
+    result?;
     Ok(())
 }
 
 /// Asks the server to end at every SIGTERM and SIGINT: the first one may have been refused.
-async fn pass_on_signals(server: mpsc::UnboundedSender<()>) {
+async fn pass_on_signals(first: impl Future<Output = ()>, server: mpsc::UnboundedSender<()>) {
+    first.await;
     loop {
-        signalled().await;
         server.send(()).ok();
+        signalled().await;
     }
 }
 

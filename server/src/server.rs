@@ -7,7 +7,7 @@ use crate::disk::{Directory, Disk, RunningDisk, tools};
 use crate::listener::{self, Listeners};
 use crate::process;
 use crate::shell::{self, Clock, ServerShell};
-use crate::worker::{self, Accepted};
+use crate::worker::{self, Admitted};
 use engine::cluster::nodes_file::NodesFile;
 use engine::cluster::{Cluster, ClusterConfig};
 use engine::command::SaveOnExit;
@@ -41,7 +41,7 @@ pub(crate) struct Server {
     node: Arc<Node>,
     clock: Clock,
     listeners: Listeners,
-    workers: Vec<UnboundedSender<Accepted>>,
+    workers: Vec<UnboundedSender<Admitted>>,
     threads: Vec<std::thread::JoinHandle<()>>,
     shell: Arc<ServerShell>,
     disk: Option<RunningDisk>,
@@ -306,7 +306,7 @@ fn start_workers(
     shell: &Arc<ServerShell>,
     clock: Clock,
     is_stopping: &Arc<AtomicBool>,
-) -> Result<(Vec<UnboundedSender<Accepted>>, Vec<std::thread::JoinHandle<()>>), String> {
+) -> Result<(Vec<UnboundedSender<Admitted>>, Vec<std::thread::JoinHandle<()>>), String> {
     let (mut workers, mut threads) = (Vec::new(), Vec::new());
     for number in 0..count {
         let (sender, receiver) = mpsc::unbounded_channel();

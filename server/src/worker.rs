@@ -29,6 +29,12 @@ pub(crate) enum Accepted {
     Unix(std::os::unix::net::UnixStream, String),
 }
 
+/// One that was let in. The permit counts it until its end.
+pub(crate) struct Admitted {
+    pub(crate) accepted: Accepted,
+    pub(crate) permit: Arc<()>,
+}
+
 /// What all connections of one thread share.
 pub(crate) struct Worker {
     pub(crate) node: Arc<Node>,
@@ -216,7 +222,7 @@ pub(crate) fn run(
     shell: Arc<ServerShell>,
     clock: Clock,
     is_stopping: Arc<AtomicBool>,
-    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    mut accepted: mpsc::UnboundedReceiver<Admitted>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -251,7 +257,7 @@ pub(crate) fn run(
 }
 
 /// Starts to serve a connection.
-fn take_on(worker: &Rc<Worker>, accepted: Accepted) -> std::io::Result<()> {
+fn take_on(worker: &Rc<Worker>, Admitted { accepted, permit }: Admitted) -> std::io::Result<()> {
     let (stream, peer, fd) = match accepted {
         Accepted::Tcp(stream) => {
             let peer =
@@ -273,6 +279,7 @@ fn take_on(worker: &Rc<Worker>, accepted: Accepted) -> std::io::Result<()> {
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         connection.serve(waker).await;
+        drop(permit);
         worker.connections.set(worker.connections.get() - 1);
         if worker.connections.get() == 0 {
             worker.last_has_left.notify_one();

@@ -16,21 +16,15 @@ pub fn config_get(settings: &Settings, patterns: &[&[u8]]) -> Vec<(&'static str,
     for spec in SETTINGS.iter().filter(|spec| spec.shown != Shown::Never) {
         let name = spec.name.as_bytes();
         if patterns.iter().any(|pattern| is_match(pattern, name, Case::Exact)) {
-            let is_named = patterns.contains(&name);
-            found.push((spec.name, shown_value(spec, settings, is_named)));
+            found.push((spec.name, shown_value(spec, settings)));
         }
     }
     found
 }
 
-fn shown_value(spec: &SettingSpec, settings: &Settings, is_named: bool) -> Vec<u8> {
+fn shown_value(spec: &SettingSpec, settings: &Settings) -> Vec<u8> {
     let value = (spec.get)(settings);
-    let is_masked = match spec.shown {
-        Shown::Plainly | Shown::Never => false,
-        Shown::ByNameOnly => !is_named,
-        Shown::Masked => true,
-    };
-    if is_masked && !value.is_empty() { SECRET_MASK.to_vec() } else { value }
+    if spec.is_secret() && !value.is_empty() { SECRET_MASK.to_vec() } else { value }
 }
 
 /// Why CONFIG SET was refused; nothing has changed then. Displays as the client is told it, without `ERR `.
@@ -298,13 +292,14 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_shown_only_by_their_name_and_the_cluster_secret_never() {
+    fn secrets_are_never_shown() {
         let settings = Settings {
             requirepass: Secret(b"secret".to_vec()),
             cluster_secret: Secret(b"sixteen bytes or more".to_vec()),
             ..Settings::default()
         };
-        assert_eq!(config_get(&settings, &[b"requirepass"]), [("requirepass", b"secret".to_vec())]);
+        assert_eq!(config_get(&settings, &[b"requirepass"]), [("requirepass", SECRET_MASK.to_vec())]);
+        assert_eq!(config_get(&Settings::default(), &[b"requirepass"]), [("requirepass", Vec::new())]);
         for (name, value) in config_get(&settings, &[b"*"]) {
             let is_secret = ["requirepass", "cluster-secret"].contains(&name);
             assert_eq!(is_secret, value == SECRET_MASK, "{name}");

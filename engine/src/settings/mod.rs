@@ -232,11 +232,7 @@ pub enum When {
 pub enum Shown {
     /// Its value.
     Plainly,
-    /// Its value if asked by its exact name; `SECRET_MASK` if a pattern found it, as in `CONFIG GET *`, whose answers
-    /// end up in reports and dashboards. Right only for what a client that may ask has had to know before: the
-    /// password.
-    ByNameOnly,
-    /// `SECRET_MASK` if set.
+    /// `SECRET_MASK` if set: answers end up in reports and dashboards.
     Masked,
     /// Nothing, as if it did not exist: a setting of files alone.
     Never,
@@ -271,7 +267,7 @@ pub struct SettingSpec {
 impl SettingSpec {
     /// Whether the value must stay out of logs and messages.
     pub fn is_secret(&self) -> bool {
-        matches!(self.shown, Shown::ByNameOnly | Shown::Masked)
+        self.shown == Shown::Masked
     }
 
     /// The value that a node has without being told, as `get` answers it.

@@ -46,7 +46,7 @@ pub static SETTINGS: &[SettingSpec] = &[
         name: "requirepass",
         kind: Kind::Secret { min_len: 0, max_len: MAX_SECRET_LEN },
         when: When::RunTime,
-        shown: Shown::ByNameOnly,
+        shown: Shown::Masked,
         summary: "Password that clients must give with AUTH.",
         get: |s| s.requirepass.0.clone(),
         set: |s, given| put(&mut s.requirepass.0, given.secret()),

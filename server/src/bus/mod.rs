@@ -201,6 +201,10 @@ pub(crate) fn listen(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListen
             let open = || {
                 let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
                 socket.set_reuseaddr(true)?;
+                if address.is_ipv6() {
+                    // As where clients are listened to: `0.0.0.0 ::` are two addresses.
+                    socket2::SockRef::from(&socket).set_only_v6(true)?;
+                }
                 socket.bind(address)?;
                 socket.listen(BACKLOG)?.into_std()
             };
