@@ -10,14 +10,16 @@
 //!
 //! Lacks on purpose: locks, time of its own, and any knowledge of who is told about a change (see `keyspace`).
 
-use crate::generation::{Record, Stated, Subtractions};
+use crate::generation::{Observed, Record, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
 use crate::shard::{Horizons, Merged, PeerShard};
+use crate::state::State;
 use crate::takeover::{Inheritance, Inherited};
 use crate::time::Micros;
 use crate::value::{Total, Value, ValueError};
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::num::NonZeroU8;
 
 /// Longest counter name in bytes: what fits the two length bytes of the bus and of the dump files.
@@ -43,8 +45,6 @@ impl Marks {
     pub(crate) const DIRTY: Marks = Marks(4);
     /// It stands in its stripe's list of counters that have changed since they were logged.
     pub(crate) const UNLOGGED: Marks = Marks(8);
-    /// It stands in the cluster's list of deadlines.
-    pub(crate) const SCHEDULED: Marks = Marks(16);
     /// It was deleted and reads zero: users do not see it any more.
     pub(crate) const HIDDEN: Marks = Marks(32);
 
@@ -134,8 +134,26 @@ pub(crate) struct Full {
     /// The moment for which it stands in the cluster's list of deadlines; zero: it does not.
     pub(crate) scheduled: Micros,
     /// What was counted since the start, while peers may still hold a later state of the own shard.
-    since_start: Option<Box<i128>>,
+    since_start: Option<Box<SinceStart>>,
     peers: Vec<PeerShard>,
+}
+
+/// What an own shard holds beside a state that a peer may still correct. It survives a crash in the middle of the recovery
+/// from another: a copy of the own shard holds what was counted in the incarnation that published it and in those before.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SinceStart {
+    /// Counted since this start, units of 10^-17.
+    pub(crate) counted: i128,
+    /// Counted in earlier incarnations that crashed before they published: which, and how much.
+    pub(crate) earlier: Vec<(u32, i128)>,
+}
+
+impl SinceStart {
+    /// What a copy published in that incarnation does not hold.
+    fn beyond(&self, incarnation: u32) -> i128 {
+        let later = self.earlier.iter().filter(|(earlier, _)| *earlier > incarnation);
+        self.counted + later.map(|(_, counted)| counted).sum::<i128>()
+    }
 }
 
 impl Counter {
@@ -152,6 +170,10 @@ impl Counter {
 
     pub(crate) fn name(&self) -> &[u8] {
         &self.name
+    }
+
+    pub(crate) fn into_name(self) -> Name {
+        self.name
     }
 
     /// What this node counted itself.
@@ -214,6 +236,93 @@ impl Counter {
             Side::None => Generation::ZERO,
             Side::Plain(plain) => plain.generation,
             Side::Full(full) => full.record.as_ref().map_or(Generation::ZERO, |record| record.generation),
+        }
+    }
+
+    /// For the disk: the record behind the counter (value, whether a DEL, what its author had observed), and the
+    /// generation that the own shard is stated in.
+    #[allow(clippy::type_complexity, reason = "the parts of a record, for the one that writes them down")]
+    pub(crate) fn kept_record(&self) -> (Option<(Value, bool, &[Observed])>, Generation) {
+        match &self.side {
+            Side::None => (None, Generation::ZERO),
+            Side::Plain(plain) => (Some((plain.value, false, &[])), plain.generation),
+            Side::Full(full) => {
+                let record =
+                    full.record().map(|kept| (kept.value, kept.is_deletion, kept.observed.as_slice()));
+                (record, full.generation)
+            }
+        }
+    }
+
+    /// For the disk: what SETs have subtracted from the own shard.
+    pub(crate) fn kept_subtractions(&self) -> Cow<'_, Subtractions> {
+        match &self.side {
+            Side::None => Cow::Owned(Subtractions::default()),
+            Side::Plain(plain) => {
+                let mut subtracted = Subtractions::default();
+                if plain.subtracted != 0 {
+                    subtracted.note(Generation::ZERO, plain.subtracted);
+                }
+                Cow::Owned(subtracted)
+            }
+            Side::Full(full) => Cow::Borrowed(&full.subtracted),
+        }
+    }
+
+    /// Becomes what the disk remembers. Who subscribes now goes on to; what is not kept is as in a new counter.
+    pub(crate) fn restore(&mut self, state: State) {
+        let subscribers = self.subscribers();
+        self.decimals_plus_one = NonZeroU8::MIN;
+        self.put_own(state.own);
+        self.widen_decimals(state.decimals);
+        self.side = Side::None;
+        let State {
+            seq,
+            generation,
+            record,
+            record_seq,
+            is_unpublished,
+            subtracted,
+            inheritance,
+            since_start,
+            peers,
+            ..
+        } = state;
+        let is_plain = peers.is_empty()
+            && inheritance.is_empty()
+            && since_start.is_none()
+            && seq == Seq::ZERO
+            && subscribers == 0
+            && !is_unpublished;
+        let sum = subtracted.sum_if_one();
+        match record {
+            None if is_plain && generation.is_zero() && subtracted.is_empty() => {}
+            Some(record)
+                if is_plain
+                    && sum.is_some()
+                    && !record.is_deletion
+                    && record.observed.is_empty()
+                    && generation == record.generation =>
+            {
+                let subtracted = sum.unwrap_or_default();
+                self.side = Side::Plain(Box::new(Plain { generation, value: record.value, subtracted }));
+            }
+            record => {
+                let full = self.make_full();
+                *full = Full {
+                    subscribers,
+                    seq,
+                    generation,
+                    record: record.map(Box::new),
+                    record_seq,
+                    subtracted,
+                    inheritance,
+                    is_restated: is_unpublished,
+                    since_start: since_start.map(|earlier| Box::new(SinceStart { counted: 0, earlier })),
+                    peers,
+                    ..Full::default()
+                };
+            }
         }
     }
 
@@ -286,7 +395,7 @@ impl Counter {
         if let Side::Full(full) = &mut self.side
             && let Some(since) = &mut full.since_start
         {
-            **since += delta.units();
+            since.counted += delta.units();
         }
         self.put_own(own);
         Ok(total)
@@ -294,6 +403,10 @@ impl Counter {
 
     /// Makes the counter read `value`: a new generation of which this node is the author. `is_shared`: there are members
     /// who must be told.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what a SET needs to know; each is given by name at its two callers"
+    )]
     pub(crate) fn set(
         &mut self,
         value: Value,
@@ -325,7 +438,7 @@ impl Counter {
         let peers = full.peers.iter().map(|peer| peer.stated(before.generation, now, horizons));
         let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
         full.record = Some(before);
-        full.since_start = full.since_start.take().map(|_| Box::new(0));
+        full.since_start = full.since_start.take().map(|_| Box::default());
         self.learn(record, acknowledged);
         self.make_full().is_restated = true;
     }
@@ -391,7 +504,7 @@ impl Counter {
         if copy.seq <= full.seq {
             return false;
         }
-        let since = full.since_start.as_ref().map_or(0, |since| **since);
+        let since = full.since_start.as_ref().map_or(0, |since| since.beyond(copy.seq.incarnation));
         full.seq = copy.seq;
         full.generation = copy.generation;
         let mut units = copy.value.units();
@@ -486,13 +599,13 @@ impl Full {
         &self.peers
     }
 
-    pub(crate) fn subtracted(&mut self) -> &mut Subtractions {
-        &mut self.subtracted
+    pub(crate) fn since_start(&self) -> Option<&SinceStart> {
+        self.since_start.as_deref()
     }
 
     /// From now on, notes what is counted beside the state that a peer may still correct.
     pub(crate) fn begin_recovery(&mut self, counted: i128) {
-        self.since_start.get_or_insert_with(|| Box::new(counted));
+        self.since_start.get_or_insert_with(|| Box::new(SinceStart { counted, earlier: Vec::new() }));
     }
 
     pub(crate) fn end_recovery(&mut self) {

@@ -137,4 +137,13 @@ impl Subtractions {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The amount, if it is one that nobody can have observed a part of (see `collapse`); zero if there is none.
+    pub(crate) fn sum_if_one(&self) -> Option<i128> {
+        match self.0.as_slice() {
+            [] => Some(0),
+            [(Generation::ZERO, amount)] => Some(*amount),
+            _ => None,
+        }
+    }
 }

@@ -15,7 +15,7 @@
 
 /// Whether letters must agree in case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Case {
+pub(crate) enum Case {
     /// `a` and `A` differ.
     Exact,
     /// ASCII letters match in either case.
@@ -23,7 +23,7 @@ pub enum Case {
 }
 
 /// Whether the whole of `name` fits `pattern`.
-pub fn is_match(pattern: &[u8], name: &[u8], case: Case) -> bool {
+pub(crate) fn is_match(pattern: &[u8], name: &[u8], case: Case) -> bool {
     let mut at = 0;
     let mut read = 0;
     // Where to go on after the last star, and how much of the name that star has taken so far.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Bytes of a node id before they are written as hex.
-pub const NODE_ID_LEN: usize = 20;
+pub(crate) const NODE_ID_LEN: usize = 20;
 
 /// A node's permanent name: 20 random bytes, written as 40 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

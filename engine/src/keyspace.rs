@@ -11,9 +11,14 @@
 //! Invariants: no lock is held across a call out of this file, save the closures given to `with` and
 //! `update`; no function takes two stripe locks at once.
 
+mod durable;
+
+pub(crate) use durable::Noted;
+
 use crate::clients::Wake;
-use crate::counter::{Counter, Marks, PrecisionId};
+use crate::counter::{Counter, Marks, Name, PrecisionId};
 use crate::ids::{Generation, Seq};
+use crate::member_ids::MemberIds;
 use crate::precision::{Precision, PrecisionTable, TooManyPrecisions};
 use crate::prediction::Track;
 use crate::shard::Horizons;
@@ -24,6 +29,7 @@ use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::sync::OnceLock;
@@ -35,7 +41,7 @@ const STRIPE_BITS: u32 = 10;
 pub(crate) const STRIPES: usize = 1 << STRIPE_BITS;
 
 /// How long a counter must have read zero before it disappears.
-pub const ZERO_LINGER: Micros = Micros::from_millis(1_000);
+pub(crate) const ZERO_LINGER: Micros = Micros::from_millis(1_000);
 
 /// The map from names to counters. Shared by all threads.
 pub struct Keyspace {
@@ -48,6 +54,8 @@ pub struct Keyspace {
     default_precision: AtomicUsize,
     /// Until when each member's lines are followed.
     pub(crate) horizons: Horizons,
+    /// Who stands behind each member index.
+    pub(crate) member_ids: MemberIds,
     /// The clock of generations: the highest time seen.
     generation_time: AtomicU64,
     /// Our part of a generation.
@@ -152,6 +160,8 @@ struct Lists {
     dirty: Vec<u32>,
     /// Counters that have changed since they were logged.
     unlogged: Vec<u32>,
+    /// Names of counters that are gone since the log was written.
+    removed: Vec<Name>,
 }
 
 /// A table entry: the hash bits save a look at the counter when the table grows or two names collide.
@@ -268,6 +278,7 @@ impl Keyspace {
             precisions: RwLock::new(precisions),
             default_precision: AtomicUsize::new(usize::from(default.0)),
             horizons: Horizons::default(),
+            member_ids: MemberIds::default(),
             generation_time: AtomicU64::new(0),
             author: AtomicU64::new(0),
             is_recovering: AtomicBool::new(false),
@@ -434,9 +445,31 @@ impl Keyspace {
     }
 
     /// Calls `look` with the counter at this place, if there is one. For the bookkeeping of the cluster: nothing that a
-    /// change would be noted for may be changed.
+    /// change would be noted for may be changed, save that it is published.
     pub(crate) fn with_at<R>(&self, handle: Handle, look: impl FnOnce(&mut Counter) -> R) -> Option<R> {
-        self.lock(usize::from(handle.stripe)).counters.get_mut(handle.index).map(look)
+        let mut stripe = self.lock(usize::from(handle.stripe));
+        let Stripe { counters, lists: Lists { unlogged, .. }, .. } = &mut *stripe;
+        let counter = counters.get_mut(handle.index)?;
+        Some(self.noting_publication(handle, counter, unlogged, look))
+    }
+
+    /// A publication changes nothing that users see, but what is on disk must not fall behind it.
+    fn noting_publication<R>(
+        &self,
+        handle: Handle,
+        counter: &mut Counter,
+        unlogged: &mut Vec<u32>,
+        look: impl FnOnce(&mut Counter) -> R,
+    ) -> R {
+        let published = |counter: &Counter| counter.full().map_or(Seq::ZERO, |full| full.seq);
+        let before = published(counter);
+        let result = look(counter);
+        if self.unlogged.is_on() && published(counter) != before && !counter.marks.has(Marks::UNLOGGED) {
+            counter.marks.set(Marks::UNLOGGED, true);
+            unlogged.push(handle.index);
+            self.unlogged.note(usize::from(handle.stripe));
+        }
+        result
     }
 
     /// Notes all that follows from a change of a counter.
@@ -565,15 +598,18 @@ impl Keyspace {
         let mut stripe = self.lock(place.stripe);
         let Some(index) = stripe.find(place.hash, name) else { return };
         if stripe.counters.get(index).is_some_and(is_to_go) {
-            self.remove_at(&mut stripe, place.hash, index);
+            self.remove_at(&mut stripe, place, index);
         }
     }
 
-    fn remove_at(&self, stripe: &mut Stripe, hash: u32, index: u32) {
-        if let Some(counter) = stripe.remove(hash, index)
-            && !counter.marks.has(Marks::HIDDEN)
-        {
+    fn remove_at(&self, stripe: &mut Stripe, place: Place, index: u32) {
+        let Some(counter) = stripe.remove(place.hash, index) else { return };
+        if !counter.marks.has(Marks::HIDDEN) {
             self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+        if self.unlogged.is_on() {
+            stripe.lists.removed.push(counter.into_name());
+            self.unlogged.note(place.stripe);
         }
     }
 
@@ -620,13 +656,12 @@ impl Keyspace {
 
     /// The counterpart of `subscribe`. A counter that was cleared meanwhile is none of our business.
     pub(crate) fn unsubscribe(&self, name: &[u8], now: Micros) {
-        let gone: Result<(), ChangeError> = self.update(name, now, false, |counter| {
+        let _gone: Result<(), ChangeError> = self.update(name, now, false, |counter| {
             if counter.subscribers() > 0 {
                 counter.make_full().subscribers -= 1;
             }
             Ok(())
         });
-        drop(gone);
     }
 
     /// Removes counters that have read zero for `ZERO_LINGER`, that nobody holds on to, and of which `is_settled` says that
@@ -642,8 +677,8 @@ impl Keyspace {
                 let Some(counter) = stripe.counters.get_mut(index) else { continue };
                 counter.marks.set(Marks::ZERO_LISTED, false);
                 if counter.is_disposable() && is_settled(counter) {
-                    let hash = self.place(counter.name()).hash;
-                    self.remove_at(stripe, hash, index);
+                    let place = self.place(counter.name());
+                    self.remove_at(stripe, place, index);
                 } else {
                     stripe.lists.note_zero(counter, index, now);
                 }
@@ -662,8 +697,13 @@ impl Keyspace {
                 .count();
             self.len.fetch_sub(visible, Ordering::Relaxed);
             stripe.table = HashTable::new();
-            stripe.counters.clear();
-            stripe.lists = Lists::default();
+            let gone = std::mem::replace(&mut stripe.counters, Slab::new());
+            let mut removed = std::mem::take(&mut stripe.lists.removed);
+            if self.unlogged.is_on() && gone.len() > 0 {
+                removed.extend(gone.into_entries().map(Counter::into_name));
+                self.unlogged.note(number);
+            }
+            stripe.lists = Lists { removed, ..Lists::default() };
         }
     }
 
@@ -688,10 +728,12 @@ impl Keyspace {
         let mut left = count.max(1);
         while number < STRIPES {
             let mut stripe = self.lock(number);
-            let bound = stripe.counters.bound();
+            let Stripe { counters, lists: Lists { unlogged, .. }, .. } = &mut *stripe;
+            let bound = counters.bound();
             while index < bound && left > 0 {
-                if let Some(counter) = stripe.counters.get_mut(index) {
-                    see(Handle { stripe: number as u16, index }, counter);
+                if let Some(counter) = counters.get_mut(index) {
+                    let handle = Handle { stripe: number as u16, index };
+                    self.noting_publication(handle, counter, unlogged, |counter| see(handle, counter));
                     left -= 1;
                 }
                 index += 1;
@@ -728,18 +770,33 @@ impl Keyspace {
         mut see: impl FnMut(Handle, &mut Counter),
     ) -> bool {
         let mut stripe = self.lock(number);
-        let stripe = &mut *stripe;
-        let (list, mark, listening) = match which {
-            Changed::Dirty => (&mut stripe.lists.dirty, Marks::DIRTY, &self.dirty),
-            Changed::Unlogged => (&mut stripe.lists.unlogged, Marks::UNLOGGED, &self.unlogged),
+        let Stripe { counters, lists, .. } = &mut *stripe;
+        let Lists { dirty, unlogged, .. } = lists;
+        let handle = |index| Handle { stripe: number as u16, index };
+        let (list, listening) = match which {
+            Changed::Dirty => (&mut *dirty, &self.dirty),
+            Changed::Unlogged => (&mut *unlogged, &self.unlogged),
         };
         let from = list.len().saturating_sub(limit);
-        for index in list.drain(from..) {
-            if let Some(counter) = stripe.counters.get_mut(index) {
-                counter.marks.set(mark, false);
-                see(Handle { stripe: number as u16, index }, counter);
+        let some: SmallVec<[u32; 64]> = list.drain(from..).collect();
+        for index in some {
+            let Some(counter) = counters.get_mut(index) else { continue };
+            match which {
+                Changed::Unlogged => {
+                    counter.marks.set(Marks::UNLOGGED, false);
+                    see(handle(index), counter);
+                }
+                Changed::Dirty => {
+                    counter.marks.set(Marks::DIRTY, false);
+                    let look = |counter: &mut Counter| see(handle(index), counter);
+                    self.noting_publication(handle(index), counter, unlogged, look);
+                }
             }
         }
+        let list = match which {
+            Changed::Dirty => dirty,
+            Changed::Unlogged => unlogged,
+        };
         let is_rest = !list.is_empty();
         if is_rest {
             listening.note(number);

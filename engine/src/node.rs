@@ -11,13 +11,14 @@ use crate::command::{CommandSpec, Context, Flag, Outcome};
 use crate::command_table::{CommandTable, Known};
 use crate::commands;
 use crate::error::ClientError;
+use crate::facts::Kept;
 use crate::glob::{Case, is_match};
 use crate::ids::NodeId;
 use crate::keyspace::{Cursor, Keyspace};
 use crate::latency::Latency;
 use crate::monitor;
 use crate::pubsub::{Pubsub, TICK};
-use crate::saves::SaveStatus;
+use crate::saves::{Loading, LogStatus, SaveStatus};
 use crate::session::{ReplyMode, Session};
 use crate::settings::Settings;
 use crate::stats::Stats;
@@ -29,6 +30,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Above this share of `maxmemory` no counter is made.
 const MEMORY_HIGH_MARK_PERCENT: u64 = 75;
+
+/// The answer to what changes counters, and to PING, while the disk can't be written.
+const MISCONF: &str = "MISCONF Discnt is configured to keep its counters on disk, but is currently not able to. Commands \
+    that may change counters are refused. The log of the server tells why; it goes on by itself once the disk can be \
+    written again.";
 
 /// What the shell knows and does for the node. No call may block.
 pub trait Shell: Send + Sync {
@@ -99,11 +105,17 @@ pub struct Node {
     pub(crate) shell: Arc<dyn Shell>,
     pub(crate) started: Now,
     pub(crate) run_id: [u8; 20],
+    /// Facts about the node that the disk keeps.
+    pub(crate) kept: Mutex<Kept>,
     id: RwLock<NodeId>,
     settings: RwLock<Arc<Settings>>,
     cluster_view: RwLock<Arc<ClusterView>>,
     settings_edit: Mutex<()>,
     save_status: Mutex<SaveStatus>,
+    log_status: Mutex<LogStatus>,
+    loading: Mutex<Loading>,
+    /// The disk can't be written and settings say that nothing may change then.
+    is_refusing_writes: AtomicBool,
     commands: CommandTable,
     next_tick: Mutex<Micros>,
     used_memory: AtomicU64,
@@ -123,12 +135,16 @@ impl Node {
             shell: config.shell,
             started: config.now,
             run_id: config.run_id,
+            kept: Mutex::default(),
             id: RwLock::new(config.id),
             cluster_view: RwLock::new(Arc::new(view_alone(config.id, &config.settings))),
             commands: CommandTable::new(&config.settings.rename_command),
             settings: RwLock::new(Arc::new(config.settings)),
             settings_edit: Mutex::default(),
             save_status: Mutex::new(SaveStatus::new(config.now.unix)),
+            log_status: Mutex::default(),
+            loading: Mutex::default(),
+            is_refusing_writes: AtomicBool::new(false),
             next_tick: Mutex::new(config.now.monotonic + TICK),
             used_memory: AtomicU64::new(0),
             is_loading: AtomicBool::new(false),
@@ -214,6 +230,26 @@ impl Node {
         *self.save_status.lock() = status;
     }
 
+    /// What is known of the log.
+    pub fn log_status(&self) -> LogStatus {
+        *self.log_status.lock()
+    }
+
+    /// Tells the node how the log stands.
+    pub fn set_log_status(&self, status: LogStatus) {
+        *self.log_status.lock() = status;
+    }
+
+    /// Tells the node whether what changes counters is to be refused because the disk can't be written.
+    pub fn set_refusing_writes(&self, is_refusing: bool) {
+        self.is_refusing_writes.store(is_refusing, Ordering::Relaxed);
+    }
+
+    /// Whether the disk can't be written and nothing may change therefore.
+    pub fn is_refusing_writes(&self) -> bool {
+        self.is_refusing_writes.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn commands(&self) -> &CommandTable {
         &self.commands
     }
@@ -237,14 +273,20 @@ impl Node {
         self.stats.set_memory_full(is_full, bytes);
     }
 
-    /// While true, only commands marked for it are executed.
-    pub fn set_loading(&self, is_loading: bool) {
-        self.is_loading.store(is_loading, Ordering::Relaxed);
+    /// Tells the node how far loading has come. While it goes on, only commands marked for it are executed.
+    pub fn set_loading(&self, loading: Loading) {
+        *self.loading.lock() = loading;
+        self.is_loading.store(loading.is_on, Ordering::Release);
     }
 
     /// Whether counters are still being loaded.
     pub fn is_loading(&self) -> bool {
-        self.is_loading.load(Ordering::Relaxed)
+        self.is_loading.load(Ordering::Acquire)
+    }
+
+    /// How far loading has come.
+    pub fn loading(&self) -> Loading {
+        *self.loading.lock()
     }
 
     /// Until when nobody is served (DEBUG SLEEP); in the past when everybody is.
@@ -336,8 +378,11 @@ impl Node {
                 *start = out.len();
             }
         }
+        session.has_written |= run.has(Flag::Write);
         let reply = ReplyWriter::new(out, session.protocol);
-        (run.run)(&mut Context { node: self, session, request, now, reply, settings })
+        let outcome = (run.run)(&mut Context { node: self, session, request, now, reply, settings });
+        session.has_written |= session.tally.changes > 0;
+        outcome
     }
 
     /// Ends a batch: the commands that `execute` has run for this session in a row, or a task that one of them left to
@@ -368,6 +413,9 @@ impl Node {
         if session.is_locked(settings) && !command.has(Flag::NoAuth) {
             return Err(ClientError::NoAuth);
         }
+        if self.is_refusing_writes() && (command.has(Flag::Write) || command.name == "ping") {
+            return Err(ClientError::text(MISCONF));
+        }
         if session.client.subscription_count() > 0
             && session.protocol == Protocol::Resp2
             && !command.has(Flag::WhileSubscribed)
@@ -377,7 +425,10 @@ impl Node {
             ));
         }
         if self.is_loading() && !command.has(Flag::Loading) {
-            return Err(ClientError::text("LOADING Discnt is loading the dataset in memory"));
+            return Err(ClientError::text(format!(
+                "LOADING Discnt is loading the dataset in memory: {:.0}% done",
+                self.loading().percent()
+            )));
         }
         Ok(())
     }

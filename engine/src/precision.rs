@@ -83,10 +83,15 @@ impl PrecisionTable {
         PrecisionTable { precisions: Vec::new() }
     }
 
+    /// The number of a precision that is in use.
+    pub(crate) fn find(&self, precision: Precision) -> Option<PrecisionId> {
+        self.precisions.iter().position(|&p| p == precision).map(|number| PrecisionId(number as u16))
+    }
+
     /// The number of a precision, given to it at first use.
     pub(crate) fn id(&mut self, precision: Precision) -> Result<PrecisionId, TooManyPrecisions> {
-        if let Some(number) = self.precisions.iter().position(|&p| p == precision) {
-            return Ok(PrecisionId(number as u16));
+        if let Some(id) = self.find(precision) {
+            return Ok(id);
         }
         if self.precisions.len() == PrecisionTable::CAPACITY {
             return Err(TooManyPrecisions);

@@ -33,6 +33,8 @@ pub struct Session {
     /// Whether the client gets the reply of the request that was executed last; `Node::finish` asks.
     pub(crate) is_reply_due: bool,
     pub(crate) tally: Tally,
+    /// Something that may change counters was executed since `take_written`.
+    pub(crate) has_written: bool,
 }
 
 impl Session {
@@ -44,6 +46,7 @@ impl Session {
             reply_mode: ReplyMode::On,
             is_reply_due: true,
             tally: Tally::default(),
+            has_written: false,
         }
     }
 
@@ -56,6 +59,11 @@ impl Session {
     pub(crate) fn set_protocol(&mut self, protocol: Protocol) {
         self.protocol = protocol;
         self.client.set_protocol(protocol);
+    }
+
+    /// Whether something that may change counters was executed since the last call.
+    pub fn take_written(&mut self) -> bool {
+        std::mem::take(&mut self.has_written)
     }
 
     /// Tells which of the shell's threads serves this connection, so that threads do not write to the same counts.

@@ -17,7 +17,7 @@ pub const MAX_MEMBERS: usize = 1_024;
 /// What every GET must know of each member: until when its lines are followed, and as of when they hold. Moments on our
 /// monotonic clock. Written by the cluster alone.
 #[derive(Debug)]
-pub struct Horizons {
+pub(crate) struct Horizons {
     follow_until: Box<[AtomicU64]>,
     as_of: Box<[AtomicU64]>,
 }
@@ -128,6 +128,12 @@ pub(crate) struct Moving {
 }
 
 impl Moving {
+    /// Of a shard that was moving when it was written to disk: it stands, and how far the truth has moved since is not
+    /// known.
+    pub(crate) fn unanchored(precision_units: i128) -> Moving {
+        Moving { slope: 0.0, moment: Micros(0), moment_error: Micros::NEVER, precision_units }
+    }
+
     /// The line's value, followed up to `horizon` at most, but never back before its own moment if that has come.
     fn at(&self, anchor: Value, now: Micros, horizon: Micros) -> Value {
         let line = Line { anchor, slope: self.slope, moment: self.moment };
@@ -174,6 +180,12 @@ impl PeerShard {
 
     pub(crate) fn moving(&self) -> Option<&Moving> {
         self.moving.as_deref()
+    }
+
+    /// Whether it was read from disk and had been moving: its value is where its line once stood, and its owner must be
+    /// asked for this seq again.
+    pub(crate) fn is_unanchored(&self) -> bool {
+        self.moving.as_ref().is_some_and(|moving| moving.moment_error == Micros::NEVER)
     }
 
     /// The generation that it is stated in, given that of the counter's record.
@@ -232,7 +244,8 @@ impl PeerShard {
         self.value.is_zero() && self.moving.as_ref().is_none_or(|moving| moving.slope == 0.0)
     }
 
-    /// Joins it with what has come. Commutative, associative and idempotent: the later seq stands.
+    /// Joins it with what has come. Commutative, associative and idempotent: the later seq stands; of one
+    /// seq, the copy that knows its line.
     pub(crate) fn merge(
         &mut self,
         mut shard: PeerShard,
@@ -242,8 +255,8 @@ impl PeerShard {
     ) -> Merged {
         match shard.seq.cmp(&self.seq) {
             std::cmp::Ordering::Less => Merged::Stale,
-            std::cmp::Ordering::Equal => Merged::Duplicate,
-            std::cmp::Ordering::Greater => {
+            std::cmp::Ordering::Equal if !self.is_unanchored() || shard.is_unanchored() => Merged::Duplicate,
+            std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => {
                 shard.set_generation(generation, record);
                 shard.decimals = shard.decimals.max(self.decimals);
                 *self = shard;

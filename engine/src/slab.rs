@@ -108,8 +108,9 @@ impl<T> Slab<T> {
         Some(entry)
     }
 
-    pub(crate) fn clear(&mut self) {
-        *self = Slab::new();
+    /// All entries, in the order of their indices.
+    pub(crate) fn into_entries(self) -> impl Iterator<Item = T> {
+        self.chunks.into_iter().flatten().flat_map(|chunk| chunk.places).flatten()
     }
 }
 

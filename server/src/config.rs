@@ -42,6 +42,12 @@ pub(crate) enum Mode {
     Help,
     /// To print [`version_text`].
     Version,
+    /// To say what the files in a directory, or one file, hold.
+    Check(PathBuf),
+    /// To make a damaged directory whole again.
+    Repair(PathBuf),
+    /// To read a dump of the original into the data directory.
+    Import(PathBuf),
 }
 
 /// What a process needs to know to start.
@@ -106,7 +112,6 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
         config_file = read_file_argument(&mut reader, file_arg, &mut standard_input)?;
     }
     while let Some(option) = args.next() {
-        // Modes of their own (`--check PATH` and the like) get their arms here.
         let only = match option.as_slice() {
             b"--help" | b"-h" => Some(Mode::Help),
             b"--version" | b"-v" => Some(Mode::Version),
@@ -115,6 +120,14 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
         if let Some(mode) = only {
             let settings = Settings::default();
             return Ok(Startup { mode, settings, config_file: None, standard_input });
+        }
+        if let Some(mode_of) = mode_of_file(&option) {
+            let path = args.next_if(|arg| !arg.starts_with(b"--")).ok_or_else(|| {
+                let option = String::from_utf8_lossy(&option).into_owned();
+                ConfigError::Argument(format!("{option} wants a path behind it"))
+            })?;
+            mode = mode_of(PathBuf::from(OsString::from_vec(path)));
+            continue;
         }
         let Some(name) = option.strip_prefix(b"--") else {
             let word = String::from_utf8_lossy(&option).into_owned();
@@ -131,6 +144,16 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
         reader.read_words(name, &words, COMMAND_LINE, None, &mut open_included).map_err(ConfigError::Line)?;
     }
     Ok(Startup { mode, settings: reader.into_settings(), config_file, standard_input })
+}
+
+/// The mode that an option with a path asks for.
+fn mode_of_file(option: &[u8]) -> Option<fn(PathBuf) -> Mode> {
+    match option {
+        b"--check" => Some(Mode::Check),
+        b"--repair" => Some(Mode::Repair),
+        b"--import" => Some(Mode::Import),
+        _ => None,
+    }
 }
 
 /// What follows `--local-cluster`: how many nodes and, if wanted, the first port.
@@ -259,10 +282,15 @@ pub(crate) fn help_text() -> String {
     let mut text = String::from(
         "Usage: discnt-server [CONFIG-FILE | -] [--NAME VALUE ...]...\n\
          \x20      discnt-server --local-cluster NODES [FIRST-PORT]\n\
+         \x20      discnt-server --check FILE-OR-DIRECTORY | --repair DIRECTORY\n\
+         \x20      discnt-server [CONFIG-FILE] [--dir DIRECTORY] --import DUMP-FILE\n\
          \x20      discnt-server --help | --version\n\n\
          Starts a node of a counter cluster. Settings are read from CONFIG-FILE (- for standard\n\
          input); options count as lines added at its end. The shipped discnt.conf explains them.\n\
          --local-cluster starts joined nodes on this machine, on ports from 7711 on, to try out.\n\n\
+         --check says what counters a directory or a file holds and whether they are whole, --repair\n\
+         saves what can be saved of a directory that a start refuses, --import reads a dump.ddb of\n\
+         the original into a data directory that has no counters yet.\n\n\
          Examples:\n\
          \x20 discnt-server\n\
          \x20 discnt-server /etc/discnt.conf --port 5263\n\

@@ -4,6 +4,7 @@
 //! connection holds no buffers: reads and replies go through the worker's scratch space, and only what could
 //! not be executed or sent yet is kept.
 
+use crate::disk::Disk;
 use crate::shell::Moment;
 use crate::worker::Worker;
 use engine::clients::ClientKind;
@@ -123,6 +124,8 @@ pub(crate) struct Connection {
     sent: usize,
     /// Since when the output has been above the soft limit.
     over_soft_since: Option<Micros>,
+    /// The ticket of changes that must be on the disk before the output leaves.
+    held: Option<u64>,
     /// Until when a stopping server goes on reading what has been received.
     stops_at: Option<Micros>,
 }
@@ -140,6 +143,7 @@ impl Connection {
             output: Vec::new(),
             sent: 0,
             over_soft_since: None,
+            held: None,
             stops_at: None,
         }
     }
@@ -154,6 +158,9 @@ impl Connection {
     async fn run(&mut self, waker: &atomic_waker::AtomicWaker) -> Ending {
         let mut step = Step::WaitForEvents;
         loop {
+            if let Err(ending) = self.wait_for_disk(waker).await {
+                return ending;
+            }
             let done = match step {
                 Step::WaitForEvents if self.worker.is_stopping() => self.look_once_more(waker).await,
                 Step::WaitForEvents => self.wait_for_events(waker).await,
@@ -185,6 +192,23 @@ impl Connection {
                 step = Step::Close;
             }
         }
+    }
+
+    /// While a reply must not leave, waits until what it tells of is on the disk.
+    async fn wait_for_disk(&mut self, waker: &atomic_waker::AtomicWaker) -> Result<(), Ending> {
+        let Some(ticket) = self.held else { return Ok(()) };
+        let client = Arc::clone(self.session.client());
+        let waited = poll_fn(|cx| {
+            waker.register(cx.waker());
+            if client.is_killed() {
+                return Poll::Ready(Err(Ending::ClosedByUs));
+            }
+            self.worker.poll_safe(ticket, client.id, cx.waker()).map(Ok)
+        })
+        .await;
+        self.worker.forget_waiting(client.id);
+        self.held = None;
+        waited
     }
 
     /// Whether a stopping server has nothing more to do for this client. What the socket holds is still read (waiting for
@@ -337,6 +361,12 @@ impl Connection {
             }
         };
         node.stats.note_traffic(&self.session, consumed, self.output.len() - output_before);
+        if self.session.take_written()
+            && Disk::must_wait(&self.settings)
+            && let Some(disk) = &worker.disk
+        {
+            self.held = Some(disk.durability.ticket());
+        }
         if consumed > 0 {
             self.note_time(started);
         }
@@ -351,6 +381,9 @@ impl Connection {
 
     /// Sends as much as the socket takes.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        if self.held.is_some() {
+            return Ok(());
+        }
         while self.sent < self.output.len() {
             match self.stream.poll_write(cx, &self.output[self.sent..]) {
                 Poll::Pending => break,

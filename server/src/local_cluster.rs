@@ -9,7 +9,7 @@ use engine::{Node, TaskResult};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Most nodes.
@@ -42,11 +42,12 @@ pub(crate) async fn run(
         )?;
     let watched: Vec<Arc<Node>> = servers.iter().map(|server| Arc::clone(server.node())).collect();
     let handles: Vec<_> = servers.iter().map(|server| server.bus().clone()).collect();
-    let (stop, stopped) = watch::channel(());
+    let mut stops = Vec::new();
     let mut running = JoinSet::new();
     for server in servers {
-        let mut stopped = stopped.clone();
-        running.spawn(server.run(async move { drop(stopped.changed().await) }));
+        let (stop, stopped) = mpsc::unbounded_channel();
+        stops.push(stop);
+        running.spawn(server.run(|| (), stopped));
     }
     for handle in &handles[1..] {
         let bus = SocketAddr::from(([127, 0, 0, 1], first_port + BUS_PORT_OFFSET));
@@ -65,7 +66,7 @@ pub(crate) async fn run(
         () = signalled => {}
         () = async { while running.join_next().await.is_some() {} } => return Ok(()),
     }
-    drop(stop);
+    drop(stops);
     running.join_all().await;
     Ok(())
 }

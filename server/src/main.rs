@@ -7,7 +7,6 @@
 mod bus;
 mod config;
 mod connection;
-#[allow(dead_code, unused_imports, reason = "until the node keeps its counters on it")]
 mod disk;
 mod listener;
 mod local_cluster;
@@ -18,11 +17,13 @@ mod shell;
 mod worker;
 
 use config::{Mode, Startup};
+use disk::tools;
 use engine::settings::{LogLevel, Settings};
 use server::{Server, ServerOptions};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -36,12 +37,35 @@ fn main() -> ExitCode {
         Mode::Help => return say(&config::help_text()),
         Mode::Version => return say(&config::version_text()),
         Mode::Run => run_server(startup),
+        Mode::Check(path) => return report(tools::check(&path, &startup.settings.appenddirname)),
+        Mode::Repair(path) => return report(tools::repair(&path, &startup.settings.appenddirname)),
+        Mode::Import(path) => return report(import(startup.settings, &path)),
         Mode::LocalCluster { nodes, first_port } => run_local_cluster(startup.settings, nodes, first_port),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error),
     }
+}
+
+/// Prints what a tool has found or done.
+fn report(verdict: Result<tools::Verdict, String>) -> ExitCode {
+    match verdict {
+        Ok(verdict) if verdict.is_good => say(&verdict.text),
+        Ok(verdict) => {
+            say(&verdict.text);
+            ExitCode::FAILURE
+        }
+        Err(error) => complain(&error),
+    }
+}
+
+/// Reads a dump of the original into the data directory.
+fn import(mut settings: Settings, dump: &std::path::Path) -> Result<tools::Verdict, String> {
+    let dir = std::path::absolute(&settings.dir).map_err(|error| error.to_string())?;
+    settings.dir = dir.display().to_string();
+    logging::start(settings.loglevel, None);
+    server::import(settings, dump)
 }
 
 #[allow(clippy::print_stdout, reason = "what was asked for goes to standard output")]
@@ -91,15 +115,28 @@ async fn serve(settings: Settings, config_file: Option<PathBuf>) -> Result<(), S
     let server = Server::start(ServerOptions { settings, config_file, dir })?;
     // Only now: a second server that finds its port taken must not touch the pid file of the first.
     let pid_file = process::PidFile::write(&pidfile);
-    log::info!("The server is now ready to accept connections on port {port}");
-    process::notify_supervisor(supervised, "READY=1");
-    let stopping = async {
-        ended.await;
-        process::notify_supervisor(supervised, "STOPPING=1");
+    let is_ready = || {
+        log::info!("The server is now ready to accept connections on port {port}");
+        process::notify_supervisor(supervised, "READY=1");
     };
-    server.run(stopping).await;
+    let (sender, asked_to_end) = mpsc::unbounded_channel();
+    let result = tokio::select! {
+        result = server.run(is_ready, asked_to_end) => result,
+        () = pass_on_signals(ended, sender) => unreachable!("it goes on for ever"),
+    };
+    process::notify_supervisor(supervised, "STOPPING=1");
     drop(pid_file);
+    result?;
     Ok(())
+}
+
+/// Asks the server to end at every SIGTERM and SIGINT: the first one may have been refused.
+async fn pass_on_signals(first: impl Future<Output = ()>, server: mpsc::UnboundedSender<()>) {
+    first.await;
+    loop {
+        server.send(()).ok();
+        signalled().await;
+    }
 }
 
 fn run_local_cluster(settings: Settings, nodes: u16, first_port: u16) -> Result<(), String> {

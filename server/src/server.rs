@@ -3,6 +3,7 @@
 //! Lacks on purpose: whatever a process has only one of (working directory, log, signals, pid file); that is `main`'s.
 
 use crate::bus::{self, Bus, BusOptions, LockedNodesFile};
+use crate::disk::{Directory, Disk, RunningDisk, tools};
 use crate::listener::{self, Listeners};
 use crate::process;
 use crate::shell::{self, Clock, ServerShell};
@@ -42,7 +43,12 @@ pub(crate) struct Server {
     listeners: Listeners,
     workers: Vec<UnboundedSender<Admitted>>,
     threads: Vec<std::thread::JoinHandle<()>>,
-    bus: Bus,
+    shell: Arc<ServerShell>,
+    disk: Option<RunningDisk>,
+    /// `None` until the counters are loaded.
+    bus: Option<Bus>,
+    /// What the bus is started with then.
+    bus_start: Option<BusStart>,
     is_stopping: Arc<AtomicBool>,
     asked_to_stop: UnboundedReceiver<SaveOnExit>,
 }
@@ -61,24 +67,51 @@ impl Server {
         let listeners = Listeners::open(&settings)?;
         let bus_addresses = bus_addresses(&settings)?;
         let bus_listeners = bus::listen(&bus_addresses)?;
-        let nodes_path = dir.map(|dir| dir.join(&settings.cluster_config_file));
+        let nodes_path = dir.as_ref().map(|dir| dir.join(&settings.cluster_config_file));
         let nodes = open_nodes_file(nodes_path.as_deref())?;
         let (shutdown, asked_to_stop) = mpsc::unbounded_channel();
         let shell = Arc::new(ServerShell::new(config_file, io_threads, shutdown, settings.dir.clone()));
         let clock = Clock::new();
-        let node = Arc::new(Node::new(NodeConfig {
-            id: nodes.id,
-            run_id: process::random()?,
-            hash_seed: u64::from_le_bytes(process::random()?),
-            settings,
-            now: clock.now(),
-            shell: shell.clone(),
-        }));
-        let bus = start_bus(&node, clock, &bus_addresses, bus_listeners, nodes)?;
-        shell.set_bus(bus.handle.clone());
+        let directory = dir.map(|dir| Directory::take(&dir, &settings.appenddirname)).transpose()?;
+        let node = make_node(settings, &shell, clock, &nodes, directory.as_ref())?;
+        let disk = match directory {
+            None => None,
+            Some(directory) => {
+                let own = nodes.bytes.as_ref().map(|_| nodes.id);
+                Some(Disk::start(&node, clock, io_threads, directory, own)?)
+            }
+        };
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let (workers, threads) = start_workers(io_threads, &node, &shell, clock, &is_stopping)?;
-        Ok(Server { node, clock, listeners, workers, threads, bus, is_stopping, asked_to_stop })
+        let for_workers = disk.as_ref().map(|running| Arc::clone(&running.disk));
+        let (workers, threads) =
+            start_workers(io_threads, (&node, for_workers.as_ref()), &shell, clock, &is_stopping)?;
+        let bus_start = BusStart { addresses: bus_addresses, listeners: bus_listeners, nodes };
+        let mut server = Server {
+            node,
+            clock,
+            listeners,
+            workers,
+            threads,
+            shell,
+            disk,
+            bus: None,
+            bus_start: Some(bus_start),
+            is_stopping,
+            asked_to_stop,
+        };
+        if server.disk.is_none() {
+            server.start_bus()?;
+        }
+        Ok(server)
+    }
+
+    /// Makes the cluster side of the node, which is possible once its counters are there, and starts its thread.
+    fn start_bus(&mut self) -> Result<(), String> {
+        let start = self.bus_start.take().expect("the bus is started once");
+        let bus = start_bus(&self.node, self.clock, start)?;
+        self.shell.set_bus(bus.handle.clone());
+        self.bus = Some(bus);
+        Ok(())
     }
 
     /// The node within.
@@ -86,20 +119,49 @@ impl Server {
         &self.node
     }
 
-    /// For requests to its cluster.
+    /// For requests to its cluster. Only for a server without a directory, which has its bus at once.
     pub(crate) fn bus(&self) -> &bus::BusHandle {
-        &self.bus.handle
+        &self.bus.as_ref().expect("nothing had to be loaded first").handle
     }
 
-    /// Serves until `ended` returns or a client asks for SHUTDOWN; then answers what was received, tells the other nodes
-    /// what they do not know yet, and ends.
-    pub(crate) async fn run(mut self, ended: impl Future<Output = ()>) {
-        tokio::select! {
-            () = self.listeners.accept(&self.node, &self.workers) => {}
-            () = run_timers(&self.node, self.clock) => {}
-            () = ended => {}
-            () = shut_down(&mut self.asked_to_stop) => {}
+    /// Serves until `ended` yields something or a client asks for SHUTDOWN, and what has to be saved is; then answers what was
+    /// received, tells the other nodes what they do not know yet, and ends. `is_ready` is called when the counters are loaded.
+    ///
+    /// # Errors
+    /// The counters can't be loaded. A text for the operator.
+    pub(crate) async fn run(
+        mut self,
+        is_ready: impl FnOnce(),
+        mut ended: UnboundedReceiver<()>,
+    ) -> Result<(), String> {
+        if let Some(loaded) = self.disk.as_mut().and_then(|running| running.loaded.take()) {
+            let loaded = tokio::select! {
+                loaded = loaded => Some(loaded.unwrap_or_else(|_| Err("the disk's thread has ended".to_owned()))),
+                _ = self.attend(&mut ended) => None,
+            };
+            // Whoever ends while it loads has nothing to save.
+            let Some(loaded) = loaded else { return Ok(()) };
+            loaded?;
+            self.start_bus()?;
         }
+        is_ready();
+        let save = self.attend(&mut ended).await;
+        self.stop(save).await;
+        Ok(())
+    }
+
+    /// Serves until somebody asks for the end.
+    async fn attend(&mut self, ended: &mut UnboundedReceiver<()>) -> SaveOnExit {
+        let disk = self.disk.as_ref().map(|running| &*running.disk);
+        tokio::select! {
+            () = self.listeners.accept(&self.node, &self.workers) => SaveOnExit::AsConfigured,
+            () = run_timers(&self.node, disk, self.clock) => SaveOnExit::AsConfigured,
+            () = told_to_end(ended, &self.node, disk) => SaveOnExit::AsConfigured,
+            save = shut_down(&mut self.asked_to_stop) => save,
+        }
+    }
+
+    async fn stop(self, save: SaveOnExit) {
         self.listeners.clean_up();
         drop(self.listeners);
         self.is_stopping.store(true, Ordering::Release);
@@ -108,11 +170,67 @@ impl Server {
         if !are_joined(self.threads).await {
             log::warn!("some clients did not take their last replies within {STOP_LIMIT:?}");
         }
-        self.bus.handle.stop();
-        if !are_joined(vec![self.bus.thread]).await {
-            log::warn!("the cluster thread did not end within {STOP_LIMIT:?}");
+        if let Some(bus) = self.bus {
+            bus.handle.stop();
+            if !are_joined(vec![bus.thread]).await {
+                log::warn!("the cluster thread did not end within {STOP_LIMIT:?}");
+            }
+        }
+        if let Some(running) = self.disk {
+            running.disk.end(save);
+            // However long it takes: what is not written now is lost.
+            let joined = tokio::task::spawn_blocking(move || drop(running.thread.join())).await;
+            joined.expect("a thread that panics takes the process with it");
         }
     }
+}
+
+/// Reads a dump of the original into the data directory of a node that is not running.
+///
+/// # Errors
+/// A text for the operator; the directory has no counters then.
+pub(crate) fn import(settings: Settings, dump: &Path) -> Result<tools::Verdict, String> {
+    let dir = PathBuf::from(&settings.dir);
+    let nodes = open_nodes_file(Some(&dir.join(&settings.cluster_config_file)))?;
+    let directory = Directory::take(&dir, &settings.appenddirname)?;
+    let (shutdown, _) = mpsc::unbounded_channel();
+    let shell = Arc::new(ServerShell::new(None, 0, shutdown, settings.dir.clone()));
+    let clock = Clock::new();
+    let node = make_node(settings, &shell, clock, &nodes, Some(&directory))?;
+    tools::import(&node, clock, &directory, dump, nodes.bytes.as_ref().map(|_| nodes.id))
+}
+
+/// The node, before its counters are loaded.
+fn make_node(
+    settings: Settings,
+    shell: &Arc<ServerShell>,
+    clock: Clock,
+    nodes: &NodesAtStart,
+    directory: Option<&Directory>,
+) -> Result<Arc<Node>, String> {
+    let hash_seed = match directory {
+        None => u64::from_le_bytes(process::random()?),
+        Some(directory) => directory.secret()?,
+    };
+    let node = Node::new(NodeConfig {
+        id: nodes.id,
+        run_id: process::random()?,
+        hash_seed,
+        settings,
+        now: clock.now(),
+        shell: shell.clone(),
+    });
+    if let Some(bytes) = &nodes.bytes {
+        node.recognise(bytes).map_err(|error| format!("the nodes file: {error}"))?;
+    }
+    Ok(Arc::new(node))
+}
+
+/// What the bus is started with.
+struct BusStart {
+    addresses: Vec<SocketAddr>,
+    listeners: Vec<std::net::TcpListener>,
+    nodes: NodesAtStart,
 }
 
 /// Where the bus listens: where clients are listened to, on another port.
@@ -154,14 +272,8 @@ fn open_nodes_file(path: Option<&Path>) -> Result<NodesAtStart, String> {
     Ok(NodesAtStart { file: Some(file), bytes, id })
 }
 
-/// Makes the cluster side of the node and starts its thread.
-fn start_bus(
-    node: &Arc<Node>,
-    clock: Clock,
-    addresses: &[SocketAddr],
-    listeners: Vec<std::net::TcpListener>,
-    nodes: NodesAtStart,
-) -> Result<Bus, String> {
+fn start_bus(node: &Arc<Node>, clock: Clock, start: BusStart) -> Result<Bus, String> {
+    let BusStart { addresses, listeners, nodes } = start;
     let now = clock.now();
     let config = ClusterConfig {
         seed: u64::from_le_bytes(process::random()?),
@@ -190,7 +302,7 @@ fn start_bus(
 #[allow(clippy::type_complexity, reason = "the two halves of the threads")]
 fn start_workers(
     count: usize,
-    node: &Arc<Node>,
+    (node, disk): (&Arc<Node>, Option<&Arc<Disk>>),
     shell: &Arc<ServerShell>,
     clock: Clock,
     is_stopping: &Arc<AtomicBool>,
@@ -198,10 +310,11 @@ fn start_workers(
     let (mut workers, mut threads) = (Vec::new(), Vec::new());
     for number in 0..count {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let (node, shell, is_stopping) = (node.clone(), shell.clone(), is_stopping.clone());
+        let (node, disk) = (node.clone(), disk.cloned());
+        let (shell, is_stopping) = (shell.clone(), is_stopping.clone());
         let thread = std::thread::Builder::new()
             .name(format!("io-{number}"))
-            .spawn(move || worker::run(number, node, shell, clock, is_stopping, receiver))
+            .spawn(move || worker::run(number, (node, disk), shell, clock, is_stopping, receiver))
             .map_err(|error| format!("can't start an I/O thread: {error}"))?;
         workers.push(sender);
         threads.push(thread);
@@ -210,20 +323,44 @@ fn start_workers(
 }
 
 /// Does what is due in the node, and tells it how much memory is in use.
-async fn run_timers(node: &Node, clock: Clock) {
+async fn run_timers(node: &Node, disk: Option<&Disk>, clock: Clock) {
     loop {
         node.note_used_memory(shell::allocated_bytes());
         let now = clock.now();
+        if let Some(disk) = disk {
+            disk.watch(node, now.monotonic);
+        }
         node.run_timers(now);
         let left = Duration::from_micros(node.deadline().since(clock.now().monotonic).0);
         tokio::time::sleep(left.min(MEMORY_SAMPLE_INTERVAL)).await;
     }
 }
 
+/// Returns when the end is asked for and what must be saved before is.
+async fn told_to_end(ended: &mut UnboundedReceiver<()>, node: &Node, disk: Option<&Disk>) {
+    loop {
+        let asked = ended.recv().await;
+        let Some(disk) = disk else { return };
+        if asked.is_none() || node.is_loading() {
+            return;
+        }
+        match disk.prepare_end(SaveOnExit::AsConfigured).await {
+            Ok(()) => return,
+            Err(error) => log::error!(
+                "The server goes on: what has to be saved before it ends could not be: {error}. SHUTDOWN NOSAVE ends it \
+                 all the same"
+            ),
+        }
+    }
+}
+
 /// Returns when a client has asked for SHUTDOWN.
-async fn shut_down(asked: &mut UnboundedReceiver<SaveOnExit>) {
+async fn shut_down(asked: &mut UnboundedReceiver<SaveOnExit>) -> SaveOnExit {
     match asked.recv().await {
-        Some(_) => log::warn!("SHUTDOWN received, stopping"),
+        Some(save) => {
+            log::warn!("SHUTDOWN received, stopping");
+            save
+        }
         None => std::future::pending().await,
     }
 }

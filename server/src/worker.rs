@@ -1,20 +1,24 @@
 //! An I/O thread: a current-thread runtime with its own connections.
 
 use crate::connection::{Connection, READ_LEN, Stream};
+use crate::disk::{Disk, Started};
 use crate::shell::{Clock, Moment, ServerShell};
 use engine::clients::Peer;
 use engine::cluster::ClusterRequest;
 use engine::command::Task;
 use engine::time::Now;
 use engine::{Node, TaskResult};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
 /// A connection on its way from the acceptor to a worker.
@@ -41,7 +45,17 @@ pub(crate) struct Worker {
     clock: Clock,
     /// Its number among the I/O threads.
     number: usize,
+    /// `None`: the node keeps nothing.
+    pub(crate) disk: Option<Arc<Disk>>,
+    /// Connections whose replies wait for a sync, by client: the ticket and whom to wake.
+    waiting_for_disk: RefCell<BTreeMap<u64, (u64, Waker)>>,
+    /// Connections being served.
+    connections: Cell<usize>,
+    last_has_left: Notify,
 }
+
+/// The answer to SAVE on a node without a directory.
+const NOTHING_KEPT: &str = "ERR saving is not available: this node keeps counters in memory only";
 
 /// How long the look-up of a host may take.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
@@ -65,6 +79,42 @@ impl Worker {
         self.is_stopping.load(Ordering::Acquire)
     }
 
+    /// Whether the change with this ticket is on the disk; if not, the waker will be called when it is.
+    pub(crate) fn poll_safe(&self, ticket: u64, client: u64, waker: &Waker) -> Poll<()> {
+        let Some(disk) = &self.disk else { return Poll::Ready(()) };
+        let durability = &disk.durability;
+        if durability.is_safe(ticket) {
+            self.waiting_for_disk.borrow_mut().remove(&client);
+            return Poll::Ready(());
+        }
+        self.waiting_for_disk.borrow_mut().insert(client, (ticket, waker.clone()));
+        durability.want(ticket);
+        Poll::Pending
+    }
+
+    /// The connection waits no more.
+    pub(crate) fn forget_waiting(&self, client: u64) {
+        self.waiting_for_disk.borrow_mut().remove(&client);
+    }
+
+    /// Wakes connections whose replies may go; for ever.
+    async fn watch_disk(&self) {
+        let Some(disk) = &self.disk else { return };
+        let durability = &disk.durability;
+        poll_fn(|cx| {
+            durability.register(self.number, cx.waker());
+            self.waiting_for_disk.borrow_mut().retain(|_, (ticket, waker)| {
+                let is_safe = durability.is_safe(*ticket);
+                if is_safe {
+                    waker.wake_by_ref();
+                }
+                !is_safe
+            });
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
     /// Gives a connection that holds no output buffer the thread's spare one.
     pub(crate) fn lend_output(&self, output: &mut Vec<u8>) {
         if output.capacity() == 0 {
@@ -79,6 +129,29 @@ impl Worker {
         if output.capacity() <= MAX_SPARE_OUTPUT && output.capacity() > self.spare_output.borrow().capacity()
         {
             self.spare_output.replace(output);
+        }
+    }
+
+    async fn save(&self) -> TaskResult {
+        match &self.disk {
+            None => TaskResult::Error(NOTHING_KEPT.into()),
+            Some(disk) => match disk.save().await {
+                Ok(()) => TaskResult::Ok,
+                // The original answers the bare code; the log of the server tells why.
+                Err(_) => TaskResult::Error("ERR".into()),
+            },
+        }
+    }
+
+    async fn save_in_background(&self) -> TaskResult {
+        match &self.disk {
+            None => TaskResult::Error(NOTHING_KEPT.into()),
+            Some(disk) => match disk.save_in_background().await {
+                Started::Yes => TaskResult::Status("Background saving started"),
+                Started::AlreadyRunning => {
+                    TaskResult::Error("ERR Background save already in progress".into())
+                }
+            },
         }
     }
 
@@ -110,12 +183,20 @@ impl Worker {
                 Some(TaskResult::Ok)
             }
             Task::Shutdown(save) => {
+                if let Some(disk) = &self.disk
+                    && !self.node.is_loading()
+                    && let Err(error) = disk.prepare_end(save).await
+                {
+                    log::error!(
+                        "The server goes on: what has to be saved before it ends could not be: {error}"
+                    );
+                    return Some(TaskResult::Error("ERR Errors trying to SHUTDOWN. Check logs.".into()));
+                }
                 self.shell.request_shutdown(save);
                 None
             }
-            Task::Save | Task::SaveInBackground => Some(TaskResult::Error(
-                "ERR saving is not available: this node keeps counters in memory only".into(),
-            )),
+            Task::Save => Some(self.save().await),
+            Task::SaveInBackground => Some(self.save_in_background().await),
             Task::Cluster(request) => Some(self.ask_cluster(request).await),
             Task::Resolve { host, port, bus_port } => Some(match resolve(&host, bus_port).await {
                 Some(bus) => self.ask_cluster(ClusterRequest::Meet { bus, port }).await,
@@ -141,7 +222,7 @@ async fn resolve(host: &str, port: u16) -> Option<SocketAddr> {
 /// Runs an I/O thread until the acceptor hangs up and the last of its connections has ended.
 pub(crate) fn run(
     number: usize,
-    node: Arc<Node>,
+    (node, disk): (Arc<Node>, Option<Arc<Disk>>),
     shell: Arc<ServerShell>,
     clock: Clock,
     is_stopping: Arc<AtomicBool>,
@@ -159,16 +240,24 @@ pub(crate) fn run(
         is_stopping,
         clock,
         number,
+        disk,
+        waiting_for_disk: RefCell::default(),
+        connections: Cell::new(0),
+        last_has_left: Notify::new(),
     });
     let local = LocalSet::new();
+    let watching = Rc::clone(&worker);
+    local.spawn_local(async move { watching.watch_disk().await });
     runtime.block_on(local.run_until(async {
         while let Some(connection) = accepted.recv().await {
             if let Err(error) = take_on(&worker, connection) {
                 log::debug!("a connection ended before it began: {error}");
             }
         }
+        while worker.connections.get() > 0 {
+            worker.last_has_left.notified().await;
+        }
     }));
-    runtime.block_on(local);
 }
 
 /// Starts to serve a connection.
@@ -190,9 +279,15 @@ fn take_on(worker: &Rc<Worker>, Admitted { accepted, permit }: Admitted) -> std:
     let mut session = worker.node.connect(peer, fd, worker.now(), Box::new(move || wake.wake()));
     session.set_lane(worker.number);
     let connection = Connection::new(Rc::clone(worker), stream, session);
+    worker.connections.set(worker.connections.get() + 1);
+    let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         connection.serve(waker).await;
         drop(permit);
+        worker.connections.set(worker.connections.get() - 1);
+        if worker.connections.get() == 0 {
+            worker.last_has_left.notify_one();
+        }
     });
     Ok(())
 }

@@ -7,7 +7,7 @@
 
 use crate::cluster::Cluster;
 use crate::cluster::members::MemberState;
-use crate::ids::{MemberIndex, Seq};
+use crate::ids::{MemberIndex, NodeId, Seq};
 use crate::keyspace::{Cause, Cursor, Handle};
 use crate::time::Micros;
 
@@ -25,7 +25,9 @@ pub(super) struct Estate {
 impl Cluster {
     /// Goes on with the shards of departed members.
     pub(super) fn take_over(&mut self) {
-        let departed = self.members.departed().map(|(index, _)| index).next();
+        // Shards of a node that nobody has removed wait for it: it may be on its way, or they came from an old dump.
+        let is_removed = |departed: &(MemberIndex, NodeId)| self.members.is_forgotten(departed.1);
+        let departed = self.members.departed().find(is_removed).map(|(index, _)| index);
         let Some(departed) = self.estate.as_ref().map(|estate| estate.departed).or(departed) else { return };
         let is_heir = self.is_heir_of(departed);
         let mut estate = self.estate.take().unwrap_or(Estate { departed, cursor: 0, found: 0 });

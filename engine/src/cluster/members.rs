@@ -274,6 +274,11 @@ impl Members {
         })
     }
 
+    /// Whether a node of that id was removed from the cluster, however long ago.
+    pub(crate) fn is_forgotten(&self, id: NodeId) -> bool {
+        self.forgotten.iter().any(|forgotten| forgotten.id == id)
+    }
+
     /// An index for a departed member whose shards were found on disk.
     ///
     /// # Errors
@@ -536,6 +541,15 @@ impl Members {
     // ---- Slots ----
 
     fn put(&mut self, member: Member) -> Result<MemberIndex, MembersFull> {
+        // A node whose shards were found on disk, and that nobody has forgotten, has come back: they are its shards.
+        if !member.is_departed
+            && let Some(index) = self.departed_index_of(member.announced.id)
+            && !self.is_forgotten(member.announced.id)
+        {
+            self.live.insert(member.announced.id, index);
+            self.slots[usize::from(index.0)] = Some(member);
+            return Ok(index);
+        }
         // An index is not given again: records of SETs may still mention it.
         if self.slots.len() >= MAX_MEMBERS {
             return Err(MembersFull);

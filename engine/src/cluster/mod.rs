@@ -15,12 +15,13 @@ pub mod members;
 pub mod nodes_file;
 mod updates;
 pub mod view;
-mod wire;
+pub(crate) mod wire;
 
 mod heartbeat;
 mod heir;
 mod hello;
 pub mod inspect;
+mod keep;
 mod link;
 mod names;
 mod publish;
@@ -241,7 +242,8 @@ impl Cluster {
             0 => port.saturating_add(crate::settings::BUS_PORT_OFFSET),
             port => port,
         };
-        let incarnation = config.incarnation.max(config.own_head.incarnation.saturating_add(1)).max(1);
+        let used = config.own_head.incarnation.max(node.kept.lock().facts.incarnation);
+        let incarnation = config.incarnation.max(used.saturating_add(1)).max(1);
         let own = Announcement {
             id: node.id(),
             incarnation,
@@ -252,13 +254,16 @@ impl Cluster {
             bus_port,
         };
         let file = config.nodes_file.as_deref().map(NodesFile::parse).transpose()?;
-        let (members, epoch) = match &file {
+        let (mut members, epoch) = match &file {
             None => (Members::new(own, config.seed, now.monotonic), ResetEpoch::NONE),
             Some(file) => (Members::load(file, own, config.seed, now.monotonic), file.reset),
         };
+        Cluster::adopt_loaded(&mut members, &node, now.monotonic);
+        let epoch = Cluster::settle_reset(&node, epoch);
         let incarnation = members.own().incarnation;
         let mut publisher = Publisher::new(incarnation);
-        publisher.stream.restart_at(config.own_head);
+        let own_head = node.kept.lock().facts.applied.get(&MemberIndex::SELF).copied().unwrap_or_default();
+        publisher.stream.restart_at(own_head.max(config.own_head));
         let mut cluster = Cluster {
             timeout: Micros::from_millis(settings.cluster_node_timeout_ms),
             pace: Pace { history: Micros::from_secs(settings.history_size_secs.into()), ..Pace::default() },
@@ -291,9 +296,15 @@ impl Cluster {
                 peer.stream.restart_at(head);
             }
         }
+        for (member, head) in cluster.heads_on_disk() {
+            if let Some(peer) = cluster.peers.get_mut(&member) {
+                peer.stream.restart_at(head.max(peer.stream.head()));
+            }
+        }
         if !known.is_empty() {
             cluster.begin_recovery(&known);
         }
+        cluster.keep_facts();
         cluster.housekeep();
         Ok(cluster)
     }
@@ -405,6 +416,7 @@ impl Cluster {
         if now >= self.next_housekeeping {
             self.housekeep();
         }
+        self.keep_facts();
     }
 
     /// Whether own shards are looked at: somebody might want to know, and we know what they are.
@@ -437,6 +449,7 @@ impl Cluster {
     /// Makes room for what is kept of a member.
     fn add_peer(&mut self, member: MemberIndex) {
         self.peers.entry(member).or_default();
+        self.note_member(member);
         let keyspace = &self.node.keyspace;
         keyspace.horizons.add(member);
         if !keyspace.dirty.is_on() {

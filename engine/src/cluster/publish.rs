@@ -287,11 +287,6 @@ impl Publisher {
         let head = self.stream.head();
         self.stream.restart_at(head);
     }
-
-    /// How many counters stand in lists of ours, for the simulator and INFO.
-    pub(crate) fn planned(&self) -> usize {
-        self.deadlines.len() + self.overdue.len()
-    }
 }
 
 /// The line that an own shard has published last, and how far the truth may be from it.

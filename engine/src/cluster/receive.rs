@@ -140,10 +140,10 @@ impl Cluster {
             let (applied, handle) = self.apply(link, origin, &name, &update, header);
             match applied {
                 Applied::Advanced if header.is_complete && origin != MemberIndex::SELF => {
-                    if let (Some(peer), Some(handle)) = (self.peers.get_mut(&origin), handle) {
-                        if update.seq > peer.stream.head() {
-                            peer.stream.push(update.seq, handle);
-                        }
+                    if let (Some(peer), Some(handle)) = (self.peers.get_mut(&origin), handle)
+                        && update.seq > peer.stream.head()
+                    {
+                        peer.stream.push(update.seq, handle);
                     }
                 }
                 Applied::Advanced | Applied::Known => {}

@@ -16,7 +16,7 @@ use std::fmt;
 
 /// What was wrong with bytes from a peer or a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DecodeError {
+pub(crate) struct DecodeError {
     /// Which part of the message.
     pub what: &'static str,
 }

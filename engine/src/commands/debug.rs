@@ -1,7 +1,7 @@
 //! DEBUG: for tests and for a look inside.
 //!
 //! The original's subcommands that crash the process on purpose are refused: a production server need not fall over
-//! at a client's word, and an operator can send a signal. Those that need a disk are refused until there is one.
+//! at a client's word, and an operator can send a signal. Those that would stop and start the program are, too.
 
 use super::server::help;
 use crate::command::ArgKind::{Double, Integer, Key, String};
@@ -110,11 +110,7 @@ fn refuse(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 
 fn needs_disk(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let asked = ctx.request.arg(1);
-    Err(ClientError::quoting(
-        "ERR DEBUG ",
-        asked,
-        " is not available: this node keeps counters in memory only",
-    ))
+    Err(ClientError::quoting("ERR DEBUG ", asked, " is not available: stop and start the server instead"))
 }
 
 fn refuse_crash(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {

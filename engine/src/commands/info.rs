@@ -9,7 +9,7 @@ use crate::command::{Arg, CommandSpec, Context, Group, Outcome};
 use crate::error::ClientError;
 use crate::node::{Node, ProcessInfo};
 use crate::settings::Settings;
-use crate::time::Now;
+use crate::time::{Micros, Now};
 use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
@@ -145,6 +145,39 @@ fn persistence(facts: &Facts<'_>, lines: &mut Lines) {
     lines.field("ddb_last_bgsave_status", if status.is_last_good { "ok" } else { "err" });
     lines.field("ddb_last_bgsave_time_sec", or_minus_one(status.last_took.map(|took| took.secs())));
     lines.field("ddb_current_bgsave_time_sec", or_minus_one(running_secs));
+    log(facts, lines);
+    let loading = facts.node.loading();
+    if loading.is_on {
+        let elapsed_secs = facts.now.monotonic.since(loading.began).secs_f64();
+        let left = loading.total_bytes.saturating_sub(loading.done_bytes) as f64;
+        lines.field("loading_start_time", loading.began_unix.secs());
+        lines.field("loading_total_bytes", loading.total_bytes);
+        lines.field("loading_loaded_bytes", loading.done_bytes);
+        lines.field("loading_loaded_perc", format_args!("{:.2}", loading.percent()));
+        let eta_secs = left * elapsed_secs / loading.done_bytes.max(1) as f64;
+        lines.field("loading_eta_seconds", format_args!("{eta_secs:.0}"));
+    }
+}
+
+/// The log; `log_behind_*`: what a power failure at this moment would lose, at most.
+fn log(facts: &Facts<'_>, lines: &mut Lines) {
+    let status = facts.node.log_status();
+    let unwritten = facts.node.keyspace.unlogged_len();
+    let is_behind = status.is_on && (unwritten > 0 || status.unsynced_bytes > 0);
+    let behind = if is_behind { facts.now.monotonic.since(status.safe_until) } else { Micros(0) };
+    lines.field("aof_enabled", u8::from(status.is_on));
+    lines.field("aof_last_write_status", if status.is_failing { "err" } else { "ok" });
+    lines.field("aof_current_size", status.log_bytes);
+    lines.field("log_behind_ms", behind.millis());
+    lines.field("log_behind_counters", unwritten);
+    lines.field("log_behind_bytes", status.unsynced_bytes);
+    lines.field("log_segments", status.segments);
+    lines.field("log_records_written", status.records_written);
+    lines.field("log_bytes_written", status.log_bytes_written);
+    lines.field("log_syncs", status.syncs);
+    lines.field("snapshot_bytes", status.snapshot_bytes);
+    lines.field("snapshot_bytes_written", status.snapshot_bytes_written);
+    lines.field("disk_failures", status.failures);
 }
 
 fn stats(facts: &Facts<'_>, lines: &mut Lines) {

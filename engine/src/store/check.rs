@@ -137,7 +137,9 @@ pub fn repair<D: Disk>(disk: &mut D, seed: u64) -> Result<Option<Repaired>, Stor
     match load(disk, &mut Nowhere) {
         Ok(_) => return Ok(None),
         Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => {}
-        Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. })) => return Err(error),
+        Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. } | StoreError::Unusable { .. })) => {
+            return Err(error);
+        }
     }
     let layout = Layout::read(disk)?;
     let family = known_family(disk, &layout)?;
@@ -220,13 +222,24 @@ fn in_order(layout: &Layout, start: u64) -> Vec<(u64, FileKind, u64)> {
     files
 }
 
+/// The random number that marks all files of the directory; `None` if there are none, or none is readable.
+///
+/// # Errors
+/// `Disk`: a file could not be read. `Newer`: it can't be understood.
+pub fn family<D: Disk>(disk: &mut D) -> Result<Option<u64>, StoreError> {
+    let layout = Layout::read(disk)?;
+    known_family(disk, &layout)
+}
+
 /// The family that the first file with a good header has: it takes the place of that in damaged headers.
 fn known_family<D: Disk>(disk: &mut D, layout: &Layout) -> Result<Option<u64>, StoreError> {
     for (number, kind, len) in in_order(layout, 0) {
         match FileReader::new(disk, kind, number, len).header() {
             Ok(header) => return Ok(Some(header.family)),
             Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => {}
-            Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. })) => return Err(error),
+            Err(
+                error @ (StoreError::Disk { .. } | StoreError::Newer { .. } | StoreError::Unusable { .. }),
+            ) => return Err(error),
         }
     }
     Ok(None)
@@ -238,7 +251,9 @@ fn limit<D: Disk>(disk: &mut D, layout: &Layout, number: u64, len: u64) -> Resul
     match FileReader::new(disk, FileKind::Segment, number + 1, next_len).header() {
         Ok(header) => Ok(header.previous_len),
         Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => Ok(len),
-        Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. })) => Err(error),
+        Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. } | StoreError::Unusable { .. })) => {
+            Err(error)
+        }
     }
 }
 

@@ -32,6 +32,15 @@ pub enum StoreError {
         /// The file that is not in it.
         file: String,
     },
+    /// A block is as it was written, but its reader can't use a record in it. The store does not start.
+    Unusable {
+        /// The file.
+        file: String,
+        /// Where the block begins, bytes from the start of the file.
+        offset: u64,
+        /// Which record, why, and what to do.
+        reason: String,
+    },
     /// A file of a later format. The store does not start; repair does not touch it.
     Newer {
         /// The file.
@@ -67,6 +76,9 @@ impl fmt::Display for StoreError {
                 "{file} is missing from {directory}; put it back, or keep what is left with \
                  `discnt-server --repair {directory}`"
             ),
+            StoreError::Unusable { file, offset, reason } => {
+                write!(f, "{file} can't be used, in the block at offset {offset}: {reason}")
+            }
             StoreError::Newer { file, version } => write!(
                 f,
                 "{file} has format version {version}, this server reads up to {}; use the server that wrote it",
@@ -80,7 +92,10 @@ impl std::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             StoreError::Disk { error, .. } => Some(error),
-            StoreError::Damaged { .. } | StoreError::Missing { .. } | StoreError::Newer { .. } => None,
+            StoreError::Damaged { .. }
+            | StoreError::Missing { .. }
+            | StoreError::Unusable { .. }
+            | StoreError::Newer { .. } => None,
         }
     }
 }

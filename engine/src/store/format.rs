@@ -367,6 +367,11 @@ impl Block {
         self.header.block_len() as u64
     }
 
+    /// The file that it is in.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// Calls `each` with every record, in order; returns how many there were.
     ///
     /// # Errors
@@ -384,6 +389,11 @@ impl Block {
             records += 1;
         }
         Ok(records)
+    }
+
+    /// The error for a block whose records are well formed but mean nothing to their reader.
+    pub(crate) fn refused(&self, reason: String) -> StoreError {
+        StoreError::Unusable { file: self.file.to_string(), offset: self.offset, reason }
     }
 
     fn malformed(&self) -> StoreError {

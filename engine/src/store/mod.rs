@@ -31,7 +31,7 @@ mod snapshot;
 use std::collections::BTreeMap;
 
 pub use batch::Batch;
-pub use check::{FileReport, Gap, Repaired, Report, check, repair};
+pub use check::{FileReport, Gap, Repaired, Report, check, family, repair};
 pub use disk::Disk;
 pub use error::StoreError;
 pub use format::{

@@ -81,7 +81,7 @@ fn a_seq_that_goes_back_is_seen() {
 fn what_a_set_has_seen_is_gone_and_what_it_has_not_seen_stays() {
     let mut oracle = after_increments(&[5, 10]);
     // Node 2 knows the first increment only, and sets 100.
-    let (before, generation) = (knowing(shard(None, 1, 5)), Some((1, id(2).author())));
+    let (before, generation) = (knowing(shard(None, 1, 5)), Some((1, id(2).author(0))));
     let observed = BTreeMap::from([(id(1), shard(None, 1, 5))]);
     let set_value = Value::from_integer(100);
     let after = CounterState { generation, set_value, observed, own: None, peers: before.peers.clone() };
@@ -100,7 +100,7 @@ fn what_a_set_has_seen_is_gone_and_what_it_has_not_seen_stays() {
 #[test]
 fn a_set_that_has_seen_what_its_node_did_not_read_is_noticed() {
     let mut oracle = after_increments(&[5, 10]);
-    let (before, generation) = (knowing(shard(None, 1, 5)), Some((1, id(2).author())));
+    let (before, generation) = (knowing(shard(None, 1, 5)), Some((1, id(2).author(0))));
     let observed = BTreeMap::from([(id(1), shard(None, 1, 7))]);
     let after = CounterState { generation, observed, own: None, ..before.clone() };
     let around = Around { read_before: Some(Value::from_integer(5)), before: &before, after: &after };

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""What durability costs, measured on this machine in one run.
+
+    bench/durability.py [--rounds N] [--counters N] [WORD ...]      all parts, or those whose names contain a word
+
+Parts:
+  throughput   pipelined INCRBY (50 connections, depth 64, 100,000 names): `appendfsync everysec` against `appendonly no`
+  always       unpipelined INCRBY, 50 connections: `appendfsync always`, against redis-server with the same on the same disk
+  load         how long a start takes with that many counters (10,000,000)
+  snapshot     the slowest PING while a snapshot of them is made, against the slowest without, and the memory it takes
+  bytes        bytes written per changed counter at 1,000, 10,000 and 100,000 changed per second, against the record's size
+
+Needs redis-benchmark and, for `always`, redis-server. Rounds of the two sides alternate; the medians are compared, all samples
+shown. Data directories are made in --dir (the working directory if not given): it decides which disk is measured.
+Environment: DISCNT_SERVER.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests"))
+from node import Client, Node, free_port  # noqa: E402
+
+
+def requests_per_second(port, requests, pipeline, names):
+    """What redis-benchmark makes of INCRBY over that many names."""
+    command = ["redis-benchmark", "-p", port, "-n", requests, "-c", 50, "-P", pipeline, "-r", names, "--csv", "--threads", 1]
+    command += ["INCRBY", "key:__rand_int__", "1"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    return float(re.findall(r'"([0-9.]+)"', done.stdout.splitlines()[-1])[0])
+
+
+def compare(title, ours, theirs, rounds, goal):
+    """Alternates two measurements and prints the ratio of their medians."""
+    samples = ([], [])
+    for _ in range(rounds):
+        for side, measure in enumerate((ours, theirs)):
+            samples[side].append(measure())
+    medians = [statistics.median(side) for side in samples]
+    print("%s: ratio %.2f (goal: at least %.1f)" % (title, medians[0] / medians[1], goal))
+    for name, side in zip(("this", "that"), samples):
+        print("    %s: %s" % (name, " ".join("%.0f" % sample for sample in side)))
+
+
+def throughput(options):
+    nodes = []
+    for policy in (["--appendfsync", "everysec"], ["--appendonly", "no", "--save", ""]):
+        directory = tempfile.mkdtemp(dir=options.dir)
+        nodes.append(Node(directory, *policy).start())
+    try:
+        measures = [lambda node=node: requests_per_second(node.port, 3_000_000, 64, 100_000) for node in nodes]
+        [measure() for measure in measures]
+        compare("pipelined INCRBY, everysec against no log", *measures, options.rounds, 0.9)
+    finally:
+        for node in nodes:
+            node.kill()
+            shutil.rmtree(node.directory)
+
+
+def always(options):
+    redis_port = free_port()
+    redis_directory, directory = tempfile.mkdtemp(dir=options.dir), tempfile.mkdtemp(dir=options.dir)
+    redis = subprocess.Popen(
+        ["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--dir", redis_directory, "--save", ""]
+        + ["--appendonly", "yes", "--appendfsync", "always"],
+        stdout=subprocess.DEVNULL,
+    )
+    node = Node(directory, "--appendfsync", "always").start()
+    try:
+        time.sleep(0.5)
+        ports = (node.port, redis_port)
+        measures = [lambda port=port: requests_per_second(port, 60_000, 1, 100_000) for port in ports]
+        [measure() for measure in measures]
+        compare("unpipelined INCRBY, always, against redis-server", *measures, options.rounds, 1.2)
+    finally:
+        redis.kill()
+        redis.wait()
+        node.kill()
+        shutil.rmtree(redis_directory)
+        shutil.rmtree(directory)
+
+
+class BigNode:
+    """A node with many counters in a snapshot."""
+
+    def __init__(self, options):
+        self.directory = tempfile.mkdtemp(dir=options.dir)
+        self.node = Node(self.directory, "--maxmemory", "0").start()
+        client = self.node.client(timeout=600)
+        client("DEBUG", "POPULATE", options.counters, "a-counter")
+        client("SAVE")
+
+    def __enter__(self):
+        return self.node
+
+    def __exit__(self, *error):
+        self.node.kill()
+        shutil.rmtree(self.directory)
+
+
+def load(options):
+    with BigNode(options) as node:
+        seconds = []
+        for _ in range(options.rounds):
+            node.kill()
+            at = os.path.getsize(node.log_path)
+            node.start()
+            took = re.search(r"(\d+) counters loaded in ([0-9.]+) s", node.log(at))
+            assert int(took.group(1)) == options.counters, took.group(0)
+            seconds.append(float(took.group(2)))
+        print("load of %d counters: %s s (goal: at most 10)" % (options.counters, " ".join("%.2f" % s for s in seconds)))
+
+
+def slowest_ping(port, is_over, delay=0.0005):
+    """Sends PING after PING until told; returns how many, the slowest and the 99.9th percentile in ms."""
+    client, times = Client(port), []
+    while not is_over():
+        began = time.perf_counter()
+        client("PING")
+        times.append((time.perf_counter() - began) * 1e3)
+        time.sleep(delay)
+    times.sort()
+    return len(times), times[-1], times[int(len(times) * 0.999)]
+
+
+def snapshot(options):
+    with BigNode(options) as node:
+        client = node.client(timeout=600)
+        print("slowest PING with %d counters (goal: at most 5 ms more), memory (goal: at most 15%% more)" % options.counters)
+        for _ in range(options.rounds):
+            before = int(client.info("memory")["used_memory_rss"])
+            peak, is_done, began = [before], [], time.monotonic()
+            client("BGSAVE")
+
+            def watch():
+                while client.info()["ddb_bgsave_in_progress"] == "1":
+                    peak.append(int(client.info("memory")["used_memory_rss"]))
+                    time.sleep(0.05)
+                is_done.append(True)
+
+            watcher = threading.Thread(target=watch)
+            watcher.start()
+            count, slowest, high = slowest_ping(node.port, lambda: is_done)
+            watcher.join()
+            took = time.monotonic() - began
+            end = time.monotonic() + took
+            quiet_count, quiet, quiet_high = slowest_ping(node.port, lambda: time.monotonic() > end)
+            print(
+                "    snapshot of %.1f s: slowest %.2f ms, p99.9 %.2f ms of %d; without: slowest %.2f ms, p99.9 %.2f ms of %d; memory +%.1f%%"
+                % (took, slowest, high, count, quiet, quiet_high, quiet_count, (max(peak) / before - 1) * 100)
+            )
+
+
+def bytes_written(options):
+    """Counters are changed at a steady rate for as long as it takes to come round to snapshots."""
+    for rate in (1_000, 10_000, 100_000):
+        directory = tempfile.mkdtemp(dir=options.dir)
+        node = Node(directory, "--maxmemory", "0").start()
+        try:
+            print("    " + steady_rate(node, rate, options.seconds))
+        finally:
+            node.kill()
+            shutil.rmtree(directory)
+
+
+def steady_rate(node, rate, seconds):
+    client = node.client(timeout=60)
+    counters = 1_000_000
+    client("DEBUG", "POPULATE", counters, "a-counter")
+    client("SAVE")
+    record = snapshot_record_bytes(node)
+    before = client.info()
+    step, number, end = 0.02, 0, time.monotonic() + seconds
+    due = time.monotonic()
+    per_step = int(rate * step)
+    while time.monotonic() < end:
+        names = ["a-counter:%d" % ((number + i) * 7919 % counters) for i in range(per_step)]
+        number += per_step
+        client("MINCRBY", 1, *names)
+        due += step
+        time.sleep(max(due - time.monotonic(), 0))
+    time.sleep(1)
+    after = client.info()
+    log = int(after["log_bytes_written"]) - int(before["log_bytes_written"])
+    snapshots = int(after["snapshot_bytes_written"]) - int(before["snapshot_bytes_written"])
+    return "%d/s: %d changed, log %.1f + snapshots %.1f bytes per changed counter, record %.1f: factor %.2f (goal: at most 2.5)" % (
+        rate, number, log / number, snapshots / number, record, (log + snapshots) / number / record,
+    )
+
+
+def snapshot_record_bytes(node):
+    """Bytes of one record as the log writes it: kind, lengths, name of 16 bytes, state."""
+    client = node.client()
+    before = client.info()
+    names = ["a-counter:%d" % i for i in range(100_000, 110_000)]
+    client("MINCRBY", 1, *names)
+    time.sleep(1.5)
+    after = client.info()
+    written = int(after["log_bytes_written"]) - int(before["log_bytes_written"])
+    return written / (int(after["log_records_written"]) - int(before["log_records_written"]))
+
+
+PARTS = [throughput, always, load, snapshot, bytes_written]
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--counters", type=int, default=10_000_000)
+    parser.add_argument("--seconds", type=int, default=60, help="how long each rate of `bytes` is kept up")
+    parser.add_argument("--dir", default=".", help="where data directories are made")
+    parser.add_argument("parts", nargs="*")
+    options = parser.parse_args()
+    print("load average %s on %d cores" % (os.getloadavg()[0], os.cpu_count()))
+    for part in PARTS:
+        if not options.parts or any(word in part.__name__ for word in options.parts):
+            part(options)

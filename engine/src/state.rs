@@ -1,0 +1,640 @@
+//! A counter's whole durable state as bytes: what the log and the snapshots hold of it.
+//!
+//! Payload of a record of kind `COUNTER`, whose key is the counter's name (numbers as in `cluster::wire`):
+//!
+//! | field | type | when |
+//! |---|---|---|
+//! | version | u8 | 1 |
+//! | flags | unsigned | see `flag`; an unknown one is refused |
+//! | own value | value | always |
+//! | decimals | u8 | DECIMALS: the own shard once used more than its value does |
+//! | precision | bytes: text | PRECISION: set on purpose; otherwise `default-precision` is followed |
+//! | seq | seq | SEQ: when the own shard was last published |
+//! | record | generation, value | RECORD: the highest SET known |
+//! | record's seq | seq | RECORD_SEQ: the publication that carried it first |
+//! | observed | count, then each: node, generation, seq, value | OBSERVED |
+//! | own generation | generation | GENERATION: it is not the record's |
+//! | subtracted | count, then each: generation, signed units | SUBTRACTED |
+//! | inherited | count, then each: node, generation, seq, value, counts (signed units), told (seq) | INHERITED: shards of departed members within the own one |
+//! | counted since the start | count, then each: incarnation, signed units | SINCE_START: the own shard was being recovered from peers |
+//! | peers' shards | count, then each as below | PEERS |
+//!
+//! | field of a peer's shard | type | when |
+//! |---|---|---|
+//! | flags | u8 | 1 moving, 2 older generation, 4 taken over |
+//! | node | unsigned | number of the owner in the table of nodes (`facts`) |
+//! | decimals | u8 | |
+//! | value | value | where its line stood at the time of writing |
+//! | seq | seq | |
+//! | precision | signed units | moving: how far the truth was from the line |
+//! | generation | generation | older |
+//! | taken over | count, then each: node, seq | taken over: shards of departed members that are part of it |
+//!
+//! Example: a counter that has only ever been incremented, to 42: `01 00 00 54`.
+//!
+//! A line's moment can't survive a restart, as no clock does. So a moving shard comes back *unanchored*: it stands
+//! where it stood when it was written, its owner must be asked again, and a copy of the same seq replaces it.
+//!
+//! Lacks on purpose: what only the running node needs (tracks, deadlines, subscribers).
+
+use crate::cluster::wire::{DecodeError, Decoded, Put, Reader};
+use crate::counter::Counter;
+use crate::generation::{Observed, Record, Stated, Subtractions};
+use crate::ids::{Generation, MemberIndex, Seq};
+use crate::precision::Precision;
+use crate::shard::{Horizons, MAX_MEMBERS, Moving, PeerShard};
+use crate::takeover::{Inheritance, Inherited, TakenOver};
+use crate::time::Micros;
+use crate::value::Value;
+
+/// Kind of a counter's record; the key is its name.
+pub(crate) const COUNTER: u8 = 1;
+
+/// Version of the payload.
+const VERSION: u8 = 1;
+
+/// What a payload has.
+mod flag {
+    pub(super) const DECIMALS: u32 = 1;
+    pub(super) const PRECISION: u32 = 2;
+    pub(super) const SEQ: u32 = 4;
+    pub(super) const RECORD: u32 = 8;
+    /// The record is a DEL.
+    pub(super) const DELETION: u32 = 16;
+    pub(super) const GENERATION: u32 = 32;
+    pub(super) const PEERS: u32 = 64;
+    /// What the own shard says is not what was published last.
+    pub(super) const UNPUBLISHED: u32 = 128;
+    pub(super) const RECORD_SEQ: u32 = 256;
+    pub(super) const OBSERVED: u32 = 512;
+    pub(super) const SUBTRACTED: u32 = 1024;
+    pub(super) const SINCE_START: u32 = 2048;
+    pub(super) const INHERITED: u32 = 4096;
+    pub(super) const ALL: u32 = 8191;
+}
+
+/// Flags of a peer's shard.
+mod peer_flag {
+    pub(super) const MOVING: u8 = 1;
+    pub(super) const OLDER: u8 = 2;
+    pub(super) const TAKEN_OVER: u8 = 4;
+    pub(super) const ALL: u8 = 7;
+}
+
+/// Most subtractions in one state: more SETs than any partition sees between two acknowledgements.
+const MAX_SUBTRACTIONS: usize = 65_536;
+
+/// Most starts in a row that crashed before they had published.
+const MAX_STARTS: usize = 65_536;
+
+/// The circumstances of writing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At<'a> {
+    pub(crate) now: Micros,
+    pub(crate) horizons: &'a Horizons,
+    /// This node's.
+    pub(crate) incarnation: u32,
+}
+
+/// A counter's state as it is kept.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub(crate) own: Value,
+    /// At least those of `own`.
+    pub(crate) decimals: u8,
+    /// `None`: not set on purpose.
+    pub(crate) precision: Option<Precision>,
+    pub(crate) seq: Seq,
+    pub(crate) generation: Generation,
+    pub(crate) record: Option<Record>,
+    pub(crate) record_seq: Seq,
+    pub(crate) is_unpublished: bool,
+    pub(crate) subtracted: Subtractions,
+    pub(crate) inheritance: Inheritance,
+    /// By incarnation.
+    pub(crate) since_start: Option<Vec<(u32, i128)>>,
+    pub(crate) peers: Vec<PeerShard>,
+}
+
+/// From this node's index of a member to its number on disk; `None` if nobody stands behind the index any more.
+pub(crate) trait Number {
+    fn number(&mut self, member: MemberIndex) -> Option<u16>;
+}
+
+/// And back; `None` if the number stands for nobody.
+pub(crate) trait Member {
+    fn member(&self, number: u16) -> Option<MemberIndex>;
+}
+
+/// Appends a counter's state. `precision` is the one set on purpose.
+pub(crate) fn encode(
+    counter: &Counter,
+    precision: Option<Precision>,
+    at: At<'_>,
+    numbers: &mut impl Number,
+    out: &mut Vec<u8>,
+) {
+    let own = counter.own();
+    let has_decimals = counter.decimals() > own.decimals();
+    let mut flags = if has_decimals { flag::DECIMALS } else { 0 };
+    let full = counter.full();
+    let generation = counter.generation();
+    let (record, own_generation) = counter.kept_record();
+    if precision.is_some() {
+        flags |= flag::PRECISION;
+    }
+    if let Some((_, is_deletion, observed)) = record {
+        flags |= flag::RECORD;
+        flags |= if is_deletion { flag::DELETION } else { 0 };
+        flags |= if observed.is_empty() { 0 } else { flag::OBSERVED };
+    }
+    if own_generation != generation {
+        flags |= flag::GENERATION;
+    }
+    let subtracted = counter.kept_subtractions();
+    if !subtracted.is_empty() {
+        flags |= flag::SUBTRACTED;
+    }
+    if let Some(full) = full {
+        let marks = [
+            (full.seq != Seq::ZERO, flag::SEQ),
+            (full.record_seq != Seq::ZERO && record.is_some(), flag::RECORD_SEQ),
+            (full.is_restated || full.track.is_some(), flag::UNPUBLISHED),
+            (!full.inheritance().is_empty(), flag::INHERITED),
+            (full.since_start().is_some(), flag::SINCE_START),
+            (!full.peers().is_empty(), flag::PEERS),
+        ];
+        flags |= marks.iter().map(|&(has, flag)| if has { flag } else { 0 }).sum::<u32>();
+    }
+    out.put_u8(VERSION);
+    out.put_unsigned(flags.into());
+    out.put_value(own);
+    if has_decimals {
+        out.put_u8(counter.decimals());
+    }
+    if let Some(precision) = precision {
+        out.put_bytes(&precision.text());
+    }
+    let seq = full.map_or(Seq::ZERO, |full| full.seq);
+    if seq != Seq::ZERO {
+        out.put_seq(seq);
+    }
+    if let Some((value, _, observed)) = record {
+        out.put_generation(generation);
+        out.put_value(value);
+        if flags & flag::RECORD_SEQ != 0 {
+            out.put_seq(full.expect("only it has this flag").record_seq);
+        }
+        put_observed(observed, numbers, out);
+    }
+    if own_generation != generation {
+        out.put_generation(own_generation);
+    }
+    if flags & flag::SUBTRACTED != 0 {
+        out.put_unsigned(subtracted.0.len() as u128);
+        for (left, units) in &subtracted.0 {
+            out.put_generation(*left);
+            out.put_signed(*units);
+        }
+    }
+    let Some(full) = full else { return };
+    put_inheritance(full.inheritance(), numbers, out);
+    if let Some(since) = full.since_start() {
+        let now = (since.counted != 0).then_some((at.incarnation, since.counted));
+        out.put_unsigned((since.earlier.len() + usize::from(now.is_some())) as u128);
+        for (incarnation, units) in since.earlier.iter().copied().chain(now) {
+            out.put_unsigned(incarnation.into());
+            out.put_signed(units);
+        }
+    }
+    if flags & flag::PEERS != 0 {
+        out.put_unsigned(full.peers().len() as u128);
+        full.peers().iter().for_each(|peer| put_peer(peer, generation, at, numbers, out));
+    }
+}
+
+/// Nothing at all if there are none.
+fn put_observed(observed: &[Observed], numbers: &mut impl Number, out: &mut Vec<u8>) {
+    if observed.is_empty() {
+        return;
+    }
+    // What was observed of a node that is gone for good, shards and all, has nothing to be compared with.
+    let known: Vec<(u16, &Observed)> =
+        observed.iter().filter_map(|observed| Some((numbers.number(observed.member)?, observed))).collect();
+    out.put_unsigned(known.len() as u128);
+    for (number, observed) in known {
+        out.put_unsigned(number.into());
+        out.put_generation(observed.generation);
+        out.put_seq(observed.seq);
+        out.put_value(observed.value);
+    }
+}
+
+/// Nothing at all if there is nothing.
+fn put_inheritance(inheritance: &Inheritance, numbers: &mut impl Number, out: &mut Vec<u8>) {
+    if inheritance.is_empty() {
+        return;
+    }
+    // Of a node that is gone for good everywhere, no SET can have seen a shard by itself any more.
+    let known: Vec<(u16, &Inherited)> =
+        inheritance.iter().filter_map(|part| Some((numbers.number(part.departed.member)?, part))).collect();
+    out.put_unsigned(known.len() as u128);
+    for (number, part) in known {
+        out.put_unsigned(number.into());
+        out.put_generation(part.departed.generation);
+        out.put_seq(part.departed.seq);
+        out.put_value(part.departed.value);
+        out.put_signed(part.counts);
+        out.put_seq(part.told);
+    }
+}
+
+fn put_peer(peer: &PeerShard, record: Generation, at: At<'_>, numbers: &mut impl Number, out: &mut Vec<u8>) {
+    let generation = peer.generation(record);
+    let moving = peer.moving().map_or(0, |_| peer_flag::MOVING);
+    let older = if generation == record { 0 } else { peer_flag::OLDER };
+    let taken_over = if peer.taken_over().is_empty() { 0 } else { peer_flag::TAKEN_OVER };
+    out.put_u8(moving | older | taken_over);
+    let number = numbers.number(peer.member()).expect("an index has its id while a shard has the index");
+    out.put_unsigned(number.into());
+    out.put_u8(peer.decimals());
+    out.put_value(peer.estimate(at.now, at.horizons));
+    out.put_seq(peer.seq());
+    if let Some(moving) = peer.moving() {
+        out.put_signed(moving.precision_units);
+    }
+    if generation != record {
+        out.put_generation(generation);
+    }
+    if !peer.taken_over().is_empty() {
+        let known: Vec<(u16, Seq)> = (peer.taken_over().iter())
+            .filter_map(|taken| Some((numbers.number(taken.member)?, taken.seq)))
+            .collect();
+        out.put_unsigned(known.len() as u128);
+        for (number, seq) in known {
+            out.put_unsigned(number.into());
+            out.put_seq(seq);
+        }
+    }
+}
+
+/// Reads a state back.
+///
+/// # Errors
+/// The bytes are not a state that this version writes.
+pub(crate) fn decode(bytes: &[u8], members: &impl Member) -> Decoded<State> {
+    let mut reader = Reader::new(bytes);
+    if reader.u8("version of a counter's state")? != VERSION {
+        return Err(DecodeError { what: NEWER });
+    }
+    let flags: u32 = reader.number("flags of a counter's state")?;
+    if flags & !flag::ALL != 0 {
+        return Err(DecodeError { what: NEWER });
+    }
+    let has = |flag: u32| flags & flag != 0;
+    let own = reader.value("own value")?;
+    let mut state = State { own, decimals: own.decimals(), ..State::default() };
+    if has(flag::DECIMALS) {
+        state.decimals = read_decimals(&mut reader)?.max(state.decimals);
+    }
+    if has(flag::PRECISION) {
+        let text = reader.bytes(MAX_PRECISION_LEN, "precision")?;
+        state.precision = Some(Precision::parse(text).ok_or(DecodeError { what: "precision" })?);
+    }
+    if has(flag::SEQ) {
+        state.seq = reader.seq("seq")?;
+    }
+    if has(flag::RECORD) {
+        let (generation, value) = (reader.generation("record")?, reader.value("record")?);
+        if has(flag::RECORD_SEQ) {
+            state.record_seq = reader.seq("record's seq")?;
+        }
+        let observed = if has(flag::OBSERVED) { read_observed(&mut reader, members)? } else { Vec::new() };
+        state.generation = generation;
+        state.record = Some(Record { generation, value, is_deletion: has(flag::DELETION), observed });
+    }
+    let record_generation = state.generation;
+    if has(flag::GENERATION) {
+        state.generation = reader.generation("own generation")?;
+    }
+    if has(flag::SUBTRACTED) {
+        for _ in 0..read_count(&mut reader, MAX_SUBTRACTIONS, "subtractions")? {
+            let left = reader.generation("subtraction")?;
+            state.subtracted.note(left, reader.signed("subtraction")?);
+        }
+    }
+    if has(flag::INHERITED) {
+        state.inheritance = read_inheritance(&mut reader, members)?;
+    }
+    if has(flag::SINCE_START) {
+        let mut since = Vec::new();
+        for _ in 0..read_count(&mut reader, MAX_STARTS, "counted since the start")? {
+            let incarnation = reader.number("counted since the start")?;
+            since.push((incarnation, reader.signed("counted since the start")?));
+        }
+        state.since_start = Some(since);
+    }
+    if has(flag::PEERS) {
+        for _ in 0..read_count(&mut reader, MAX_MEMBERS, "peers' shards")? {
+            state.peers.push(read_peer(&mut reader, record_generation, members)?);
+        }
+    }
+    state.is_unpublished = has(flag::UNPUBLISHED);
+    reader.end()?;
+    Ok(state)
+}
+
+/// What is said of bytes with a version or a flag that is not known here.
+pub(crate) const NEWER: &str = "a state written by a later version of the server";
+
+/// Longest text of a precision: sign, 21 digits, point, 17 decimals, percent sign, with room to spare.
+const MAX_PRECISION_LEN: usize = 64;
+
+fn read_decimals(reader: &mut Reader<'_>) -> Decoded<u8> {
+    let decimals = reader.u8("decimals")?;
+    if decimals > Value::DECIMALS { Err(DecodeError { what: "decimals" }) } else { Ok(decimals) }
+}
+
+fn read_count(reader: &mut Reader<'_>, max: usize, what: &'static str) -> Decoded<usize> {
+    let count: usize = reader.number(what)?;
+    if count > max { Err(DecodeError { what }) } else { Ok(count) }
+}
+
+fn read_member(reader: &mut Reader<'_>, members: &impl Member) -> Decoded<MemberIndex> {
+    let what = "node";
+    members
+        .member(reader.number(what)?)
+        .ok_or(DecodeError { what: "a node that is not in the table of nodes" })
+}
+
+fn read_observed(reader: &mut Reader<'_>, members: &impl Member) -> Decoded<Vec<Observed>> {
+    let mut observed = Vec::new();
+    for _ in 0..read_count(reader, MAX_MEMBERS, "observations")? {
+        observed.push(Observed {
+            member: read_member(reader, members)?,
+            generation: reader.generation("observation")?,
+            seq: reader.seq("observation")?,
+            value: reader.value("observation")?,
+        });
+    }
+    Ok(observed)
+}
+
+fn read_peer(reader: &mut Reader<'_>, record: Generation, members: &impl Member) -> Decoded<PeerShard> {
+    let flags = reader.u8("flags of a peer's shard")?;
+    if flags & !peer_flag::ALL != 0 {
+        return Err(DecodeError { what: NEWER });
+    }
+    let member = read_member(reader, members)?;
+    let decimals = read_decimals(reader)?;
+    let (value, seq) = (reader.value("value of a peer's shard")?, reader.seq("seq of a peer's shard")?);
+    let moving = match flags & peer_flag::MOVING {
+        0 => None,
+        _ => Some(Moving::unanchored(reader.signed("precision of a peer's shard")?)),
+    };
+    let generation = match flags & peer_flag::OLDER {
+        0 => record,
+        _ => reader.generation("generation of a peer's shard")?,
+    };
+    let mut taken_over = Vec::new();
+    if flags & peer_flag::TAKEN_OVER != 0 {
+        for _ in 0..read_count(reader, MAX_MEMBERS, "taken over")? {
+            let member = read_member(reader, members)?;
+            taken_over.push(TakenOver { member, seq: reader.seq("taken over")? });
+        }
+    }
+    let mut peer = PeerShard::new(member, seq, value, decimals, moving, taken_over);
+    peer.set_generation(generation, record);
+    Ok(peer)
+}
+
+fn read_inheritance(reader: &mut Reader<'_>, members: &impl Member) -> Decoded<Inheritance> {
+    let mut inheritance = Inheritance::default();
+    for _ in 0..read_count(reader, MAX_MEMBERS, "inherited")? {
+        let departed = Stated {
+            member: read_member(reader, members)?,
+            generation: reader.generation("inherited")?,
+            seq: reader.seq("inherited")?,
+            value: reader.value("inherited")?,
+        };
+        let (counts, told) = (reader.signed("inherited")?, reader.seq("inherited")?);
+        inheritance.add(Inherited { departed, counts, told });
+    }
+    Ok(inheritance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counter::PrecisionId;
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    /// Numbers on disk are twice the indices.
+    struct Doubled;
+
+    impl Number for Doubled {
+        fn number(&mut self, member: MemberIndex) -> Option<u16> {
+            Some(member.0 * 2)
+        }
+    }
+
+    impl Member for Doubled {
+        fn member(&self, number: u16) -> Option<MemberIndex> {
+            number.is_multiple_of(2).then_some(MemberIndex(number / 2))
+        }
+    }
+
+    fn bytes_of(state: State) -> Vec<u8> {
+        let precision = state.precision;
+        let mut counter = Counter::new(b"a", PrecisionId::default());
+        counter.restore(state);
+        let mut out = Vec::new();
+        let at = At { now: Micros(5), horizons: &Horizons::default(), incarnation: 4 };
+        encode(&counter, precision, at, &mut Doubled, &mut out);
+        out
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let max = 10i128.pow(37);
+        prop_oneof![-max..=max, (-1_000i128..1_000).prop_map(|n| n * Value::ONE.units())]
+            .prop_map(|units| Value::from_units(units).unwrap())
+    }
+
+    prop_compose! {
+        fn seq()(incarnation: u32, n: u64) -> Seq { Seq { incarnation, n } }
+    }
+
+    prop_compose! {
+        fn generation()(time in 1u64.., author: u64) -> Generation { Generation { time, author } }
+    }
+
+    prop_compose! {
+        fn record()(
+            generation in generation(), value in value(), is_deletion: bool,
+            observed in vec((0u16..9, generation(), seq(), value()), 0..4),
+        ) -> Record {
+            let observed = observed.into_iter().map(|(member, generation, seq, value)| Observed {
+                member: MemberIndex(member), generation, seq, value,
+            });
+            Record { generation, value, is_deletion, observed: observed.collect() }
+        }
+    }
+
+    prop_compose! {
+        fn peer()(
+            member in 1u16..9, seq in seq(), value in value(), more in 0u8..3, precision in option::of(0i128..1 << 90),
+            taken in vec((1u16..9, seq()), 0..3),
+        ) -> PeerShard {
+            let decimals = (value.decimals() + more).min(Value::DECIMALS);
+            let taken = taken.into_iter().map(|(member, seq)| TakenOver { member: MemberIndex(member), seq }).collect();
+            PeerShard::new(MemberIndex(member), seq, value, decimals, precision.map(Moving::unanchored), taken)
+        }
+    }
+
+    prop_compose! {
+        fn inherited()(
+            member in 1u16..9, generation in generation(), seq in seq(), value in value(), counts: i128, told in seq(),
+        ) -> Inherited {
+            Inherited { departed: Stated { member: MemberIndex(member), generation, seq, value }, counts, told }
+        }
+    }
+
+    prop_compose! {
+        fn state()(
+            own in value(), more in 0u8..3, precision in option::of(0u32..1_000), seq in seq(),
+            own_generation in option::of(generation()), record in option::of(record()), record_seq in seq(),
+            is_unpublished: bool, subtracted in vec((generation(), any::<i128>()), 0..3),
+            since_start in option::of(vec((any::<u32>(), any::<i128>()), 0..3)), inherited in vec(inherited(), 0..3), peers in vec((peer(), option::of(generation())), 0..4),
+        ) -> State {
+            let record_generation = record.as_ref().map_or(Generation::ZERO, |record| record.generation);
+            let peers = peers.into_iter().map(|(mut peer, older)| {
+                peer.set_generation(older.unwrap_or(record_generation), record_generation);
+                peer
+            });
+            State {
+                own,
+                decimals: (own.decimals() + more).min(Value::DECIMALS),
+                precision: precision.map(|n| Precision::parse(format!("{n}.25").as_bytes()).unwrap()),
+                seq,
+                generation: own_generation.unwrap_or(record_generation),
+                record_seq: if record.is_some() { record_seq } else { Seq::ZERO },
+                record,
+                is_unpublished,
+                subtracted: Subtractions(subtracted),
+                inheritance: {
+                    let mut inheritance = Inheritance::default();
+                    inherited.into_iter().for_each(|part| inheritance.add(part));
+                    inheritance
+                },
+                since_start,
+                peers: peers.collect(),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn states_read_back_what_was_put(state in state()) {
+            let bytes = bytes_of(state.clone());
+            let read = decode(&bytes, &Doubled).unwrap();
+            prop_assert_eq!(format!("{state:?}"), format!("{read:?}"));
+            prop_assert_eq!(bytes_of(read), bytes.clone());
+            for len in 0..bytes.len() {
+                prop_assert!(decode(&bytes[..len], &Doubled).is_err(), "cut to {}", len);
+            }
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..100)) {
+            if let Ok(state) = decode(&bytes, &Doubled) {
+                bytes_of(state);
+            }
+        }
+    }
+
+    fn seq_of(incarnation: u32, n: u64) -> Seq {
+        Seq { incarnation, n }
+    }
+
+    /// States of version 1 as the first release wrote them. They are read for ever; never change these bytes.
+    #[test]
+    fn the_bytes_of_version_1_are_read_for_ever() {
+        let parse = |text: &str| Value::parse(text.as_bytes()).unwrap();
+        let only_counted = State { own: parse("42"), ..State::default() };
+        let generation = Generation { time: 300, author: 2 };
+        let was_set = State {
+            own: parse("-1.5"),
+            decimals: 3,
+            precision: Precision::parse(b"5%"),
+            generation,
+            record: Some(Record { generation, value: parse("7"), is_deletion: false, observed: Vec::new() }),
+            ..State::default()
+        };
+        let older = Generation { time: 1, author: 1 };
+        let observed = vec![Observed {
+            member: MemberIndex(0),
+            generation: older,
+            seq: seq_of(1, 2),
+            value: parse("3"),
+        }];
+        let mut resting = PeerShard::new(MemberIndex(2), seq_of(9, 5), parse("0.1"), 1, None, Vec::new());
+        resting.set_generation(older, generation);
+        let taken = vec![TakenOver { member: MemberIndex(3), seq: seq_of(1, 9) }];
+        let moving =
+            PeerShard::new(MemberIndex(1), seq_of(1, 1), parse("10"), 0, Some(Moving::unanchored(6)), taken);
+        let mut inheritance = Inheritance::default();
+        let departed =
+            Stated { member: MemberIndex(4), generation: older, seq: seq_of(2, 3), value: parse("2") };
+        inheritance.add(Inherited { departed, counts: -1, told: seq_of(4, 1) });
+        let everything = State {
+            own: parse("1"),
+            decimals: 0,
+            precision: None,
+            seq: seq_of(4, 128),
+            generation: older,
+            record: Some(Record { generation, value: parse("0"), is_deletion: true, observed }),
+            record_seq: seq_of(4, 127),
+            is_unpublished: true,
+            subtracted: Subtractions(vec![(older, -3)]),
+            inheritance,
+            since_start: Some(vec![(3, 1)]),
+            peers: vec![moving, resting],
+        };
+        for (state, hex) in [
+            (only_counted, "01000054"),
+            (was_set, "010b011d03023525ac0202000e"),
+            (
+                everything,
+                "01fc1f0002048001ac02020000047f01000101010200060101010101050202010200001401010c0204010102\
+                 09050101",
+            ),
+        ] {
+            let bytes: Vec<u8> = (0..hex.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+                .collect();
+            let shown: String = bytes_of(state.clone()).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(shown, hex);
+            assert_eq!(format!("{:?}", decode(&bytes, &Doubled).unwrap()), format!("{state:?}"));
+        }
+    }
+
+    #[test]
+    fn a_later_version_or_an_unknown_flag_is_named_as_such() {
+        for bytes in [&[2, 0, 0, 0][..], &[1, 0x80, 0x20, 0, 0]] {
+            assert_eq!(decode(bytes, &Doubled).unwrap_err().what, NEWER);
+        }
+    }
+
+    #[test]
+    fn an_unknown_node_is_refused() {
+        let peers = vec![PeerShard::new(MemberIndex(1), seq_of(1, 1), Value::ONE, 0, None, Vec::new())];
+        let mut bytes = bytes_of(State { peers, ..State::default() });
+        assert_eq!(bytes[bytes.len() - 6], 2, "the node's number");
+        let at = bytes.len() - 6;
+        bytes[at] = 3;
+        assert!(decode(&bytes, &Doubled).is_err());
+    }
+}
