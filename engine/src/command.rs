@@ -289,7 +289,11 @@ impl CommandSpec {
 
     /// Whether that many words, name included, are acceptable. For a subcommand, its own name counts as the first.
     pub fn accepts(&self, words: usize) -> bool {
-        let arity = self.arity();
+        CommandSpec::is_arity_met(self.arity(), words)
+    }
+
+    /// The same for what `arity` has answered.
+    pub(crate) fn is_arity_met(arity: i64, words: usize) -> bool {
         let words = words as i64;
         if arity >= 0 { words == arity } else { words >= -arity }
     }
@@ -357,7 +361,7 @@ impl Context<'_> {
 
     /// Writes a value as the reply.
     pub fn reply_value(&mut self, value: Value) {
-        self.reply.bulk(value.format(&mut [0; Value::MAX_TEXT_LEN]).as_bytes());
+        self.reply.bulk(value.format_bytes(&mut [0; Value::MAX_TEXT_LEN]));
     }
 }
 

@@ -159,6 +159,11 @@ impl Counter {
         self.own.value()
     }
 
+    /// Whether this node's part is zero.
+    pub(crate) fn is_own_zero(&self) -> bool {
+        self.own.0 == [0, 0]
+    }
+
     /// The most decimals that the own shard has ever used.
     pub(crate) fn decimals(&self) -> u8 {
         self.decimals_plus_one.get() - 1
@@ -356,13 +361,14 @@ impl Counter {
         true
     }
 
-    /// Makes a departed member's shard a part of the own one. True if there was one.
-    pub(crate) fn inherit(&mut self, departed: MemberIndex) -> bool {
+    /// Makes a departed member's shard a part of the own one, as it is read here: its line stands where it held last. True if
+    /// there was one.
+    pub(crate) fn inherit(&mut self, departed: MemberIndex, now: Micros, horizons: &Horizons) -> bool {
         let own = self.own().units();
         let Some(full) = self.full_mut() else { return false };
         let Some(shard) = full.take_peer(departed) else { return false };
         let generation = full.record_generation();
-        let stated = shard.as_published(generation);
+        let stated = shard.stated(generation, now, horizons);
         let counts = full.record().map_or(stated.value.units(), |record| record.counts(&stated));
         full.inheritance.add(Inherited { departed: stated, counts, told: Seq::ZERO });
         full.track = None;

@@ -5,7 +5,7 @@
 //! a snapshot) is a plain count over indices that misses nothing that was there all along, however the
 //! table beside it grows.
 //!
-//! Every change ends in `Stripe::after_change`, which notes what somebody must look at later: counters whose own shard has
+//! Every change ends in `after_change`, which notes what somebody must look at later: counters whose own shard has
 //! changed (for the cluster), that have changed at all (for the log), that came to read zero. Nothing scans for them.
 //!
 //! Invariants: no lock is held across a call out of this file, save the closures given to `with` and
@@ -87,9 +87,17 @@ impl Listening {
         self.wake.set(wake).ok();
     }
 
+    /// Notes a stripe whose lock the caller holds.
     fn note(&self, stripe: usize) {
-        self.stripes[stripe / 64].fetch_or(1 << (stripe % 64), Ordering::AcqRel);
-        if !self.is_woken.swap(true, Ordering::AcqRel)
+        let (word, bit) = (&self.stripes[stripe / 64], 1 << (stripe % 64));
+        // A bit that stands is read under the lock that the listener must take after taking the bit away, so it will
+        // still see what was noted; and whoever set the bit has woken it.
+        if word.load(Ordering::Relaxed) & bit != 0 {
+            return;
+        }
+        word.fetch_or(bit, Ordering::AcqRel);
+        if !self.is_woken.load(Ordering::Acquire)
+            && !self.is_woken.swap(true, Ordering::AcqRel)
             && let Some(wake) = self.wake.get()
         {
             wake();
@@ -132,6 +140,12 @@ struct Padded<T>(T);
 struct Stripe {
     table: HashTable<Slot>,
     counters: Slab<Counter>,
+    lists: Lists,
+}
+
+/// What somebody must look at later, by index.
+#[derive(Debug, Default)]
+struct Lists {
     /// Counters that came to read zero, each with the moment to look at it again; in order of time.
     zeros: VecDeque<(Micros, u32)>,
     /// Counters whose own shard has changed since the cluster looked.
@@ -189,10 +203,11 @@ impl Stripe {
         }
         self.counters.remove(index)
     }
+}
 
+impl Lists {
     /// Notes a counter that reads zero now, to be looked at once it has lingered.
-    fn note_zero(&mut self, index: u32, now: Micros) {
-        let Some(counter) = self.counters.get_mut(index) else { return };
+    fn note_zero(&mut self, counter: &mut Counter, index: u32, now: Micros) {
         if !counter.marks.has(Marks::ZERO_LISTED) && counter.is_disposable() {
             counter.marks.set(Marks::ZERO_LISTED, true);
             self.zeros.push_back((now + ZERO_LINGER, index));
@@ -242,13 +257,7 @@ impl Before {
 impl Keyspace {
     /// An empty keyspace whose hashes are seeded with `seed`, so that names can't be chosen to collide.
     pub fn new(seed: u64, default_precision: Precision) -> Keyspace {
-        let stripe = || Stripe {
-            table: HashTable::new(),
-            counters: Slab::new(),
-            zeros: VecDeque::new(),
-            dirty: Vec::new(),
-            unlogged: Vec::new(),
-        };
+        let stripe = || Stripe { table: HashTable::new(), counters: Slab::new(), lists: Lists::default() };
         let mut precisions = PrecisionTable::new();
         let default = precisions.id(default_precision).expect("an empty table has room");
         Keyspace {
@@ -386,11 +395,12 @@ impl Keyspace {
         let place = self.place(name);
         let handle = |index| Handle { stripe: place.stripe as u16, index };
         let mut stripe = self.lock(place.stripe);
+        let stripe = &mut *stripe;
         if let Some(index) = stripe.find(place.hash, name) {
             let counter = stripe.counters.get_mut(index).expect("the table points at counters that live");
             let before = Before::of(counter);
             let result = change(counter)?;
-            self.after_change(&mut stripe, handle(index), before, cause, now);
+            self.after_change(counter, &mut stripe.lists, handle(index), before, cause, now);
             return Ok((result, handle(index)));
         }
         if !is_creating_allowed {
@@ -401,7 +411,8 @@ impl Keyspace {
         let result = change(&mut counter)?;
         let index = stripe.insert(place.hash, counter);
         self.len.fetch_add(1, Ordering::Relaxed);
-        self.after_change(&mut stripe, handle(index), before, cause, now);
+        let counter = stripe.counters.get_mut(index).expect("it was inserted a moment ago");
+        self.after_change(counter, &mut stripe.lists, handle(index), before, cause, now);
         Ok((result, handle(index)))
     }
 
@@ -414,10 +425,11 @@ impl Keyspace {
         change: impl FnOnce(&mut Counter) -> R,
     ) -> Option<R> {
         let mut stripe = self.lock(usize::from(handle.stripe));
+        let stripe = &mut *stripe;
         let counter = stripe.counters.get_mut(handle.index)?;
         let before = Before::of(counter);
         let result = change(counter);
-        self.after_change(&mut stripe, handle, before, cause, now);
+        self.after_change(counter, &mut stripe.lists, handle, before, cause, now);
         Some(result)
     }
 
@@ -428,16 +440,23 @@ impl Keyspace {
     }
 
     /// Notes all that follows from a change of a counter.
-    fn after_change(&self, stripe: &mut Stripe, handle: Handle, before: Before, cause: Cause, now: Micros) {
+    fn after_change(
+        &self,
+        counter: &mut Counter,
+        lists: &mut Lists,
+        handle: Handle,
+        before: Before,
+        cause: Cause,
+        now: Micros,
+    ) {
         let (number, index) = (usize::from(handle.stripe), handle.index);
-        let counter = stripe.counters.get_mut(index).expect("it was there a moment ago");
         if self.dirty.is_on() && self.note_own_change(counter, before, cause, now) {
-            stripe.dirty.push(index);
+            lists.dirty.push(index);
             self.dirty.note(number);
         }
         if self.unlogged.is_on() && !counter.marks.has(Marks::UNLOGGED) {
             counter.marks.set(Marks::UNLOGGED, true);
-            stripe.unlogged.push(index);
+            lists.unlogged.push(index);
             self.unlogged.note(number);
         }
         if before.is_hidden != counter.is_deleted() {
@@ -448,8 +467,8 @@ impl Keyspace {
                 self.len.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        if counter.own().is_zero() {
-            stripe.note_zero(index, now);
+        if counter.is_own_zero() {
+            lists.note_zero(counter, index, now);
         }
     }
 
@@ -615,17 +634,18 @@ impl Keyspace {
     pub(crate) fn collect_zeros(&self, now: Micros, is_settled: impl Fn(&Counter) -> bool) {
         for number in 0..STRIPES {
             let mut stripe = self.lock(number);
-            while let Some(&(due, index)) = stripe.zeros.front()
+            let stripe = &mut *stripe;
+            while let Some(&(due, index)) = stripe.lists.zeros.front()
                 && due <= now
             {
-                stripe.zeros.pop_front();
+                stripe.lists.zeros.pop_front();
                 let Some(counter) = stripe.counters.get_mut(index) else { continue };
                 counter.marks.set(Marks::ZERO_LISTED, false);
                 if counter.is_disposable() && is_settled(counter) {
                     let hash = self.place(counter.name()).hash;
-                    self.remove_at(&mut stripe, hash, index);
+                    self.remove_at(stripe, hash, index);
                 } else {
-                    stripe.note_zero(index, now);
+                    stripe.lists.note_zero(counter, index, now);
                 }
             }
         }
@@ -643,9 +663,7 @@ impl Keyspace {
             self.len.fetch_sub(visible, Ordering::Relaxed);
             stripe.table = HashTable::new();
             stripe.counters.clear();
-            stripe.zeros = VecDeque::new();
-            stripe.dirty = Vec::new();
-            stripe.unlogged = Vec::new();
+            stripe.lists = Lists::default();
         }
     }
 
@@ -712,8 +730,8 @@ impl Keyspace {
         let mut stripe = self.lock(number);
         let stripe = &mut *stripe;
         let (list, mark, listening) = match which {
-            Changed::Dirty => (&mut stripe.dirty, Marks::DIRTY, &self.dirty),
-            Changed::Unlogged => (&mut stripe.unlogged, Marks::UNLOGGED, &self.unlogged),
+            Changed::Dirty => (&mut stripe.lists.dirty, Marks::DIRTY, &self.dirty),
+            Changed::Unlogged => (&mut stripe.lists.unlogged, Marks::UNLOGGED, &self.unlogged),
         };
         let from = list.len().saturating_sub(limit);
         for index in list.drain(from..) {

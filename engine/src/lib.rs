@@ -10,6 +10,7 @@
 pub mod clients;
 pub mod cluster;
 pub mod command;
+mod command_table;
 mod commands;
 mod counter;
 pub mod ddb;

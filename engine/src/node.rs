@@ -8,6 +8,7 @@ use crate::clients::{Client, Clients, Peer, Wake};
 use crate::cluster::gossip::Announcement;
 use crate::cluster::view::ClusterView;
 use crate::command::{CommandSpec, Context, Flag, Outcome};
+use crate::command_table::{CommandTable, Known};
 use crate::commands;
 use crate::error::ClientError;
 use crate::glob::{Case, is_match};
@@ -18,12 +19,11 @@ use crate::monitor;
 use crate::pubsub::{Pubsub, TICK};
 use crate::saves::SaveStatus;
 use crate::session::{ReplyMode, Session};
-use crate::settings::{RenamedCommand, Settings};
+use crate::settings::Settings;
 use crate::stats::Stats;
 use crate::time::{Micros, Now};
 use parking_lot::{Mutex, RwLock};
 use resp::{Protocol, ReplyWriter, Request};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -109,47 +109,6 @@ pub struct Node {
     used_memory: AtomicU64,
     is_loading: AtomicBool,
     sleeping_until: AtomicU64,
-}
-
-/// Commands by the names that they have on this node.
-#[derive(Debug)]
-pub(crate) struct CommandTable {
-    by_name: BTreeMap<Box<[u8]>, (u16, &'static CommandSpec)>,
-}
-
-/// Longest name of a command; longer ones are looked up no further.
-const MAX_COMMAND_LEN: usize = 64;
-
-impl CommandTable {
-    /// The table with `renames` (from, to) carried out; to an empty name means taken away.
-    fn new(renames: &[RenamedCommand]) -> CommandTable {
-        let mut by_name: BTreeMap<Box<[u8]>, _> = BTreeMap::new();
-        for (number, spec) in commands::all().enumerate() {
-            by_name.insert(spec.name.as_bytes().into(), (number as u16, spec));
-        }
-        for RenamedCommand { command: from, name: to } in renames {
-            if let Some(entry) = by_name.remove(from.to_ascii_lowercase().as_bytes())
-                && !to.is_empty()
-            {
-                by_name.insert(to.to_ascii_lowercase().into_bytes().into(), entry);
-            }
-        }
-        CommandTable { by_name }
-    }
-
-    /// The command of that name in any case, with its number in the table.
-    pub(crate) fn find(&self, name: &[u8]) -> Option<(u16, &'static CommandSpec)> {
-        let mut lower = [0; MAX_COMMAND_LEN];
-        let lower = lower.get_mut(..name.len())?;
-        lower.copy_from_slice(name);
-        lower.make_ascii_lowercase();
-        self.by_name.get(&*lower).copied()
-    }
-
-    /// Every command with the name that it has here, in order of that name.
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &'static CommandSpec)> {
-        self.by_name.iter().map(|(name, (_, spec))| (&**name, *spec))
-    }
 }
 
 impl Node {
@@ -358,11 +317,11 @@ impl Node {
             ReplyWriter::new(out, session.protocol).status("OK");
             return Ok(Outcome::Close);
         }
-        let (number, command) = self
+        let known = self
             .commands
             .find(request.name())
             .ok_or_else(|| ClientError::quoting("ERR unknown command '", request.name(), "'"))?;
-        let run = resolve(command, &request)?;
+        let (number, command, run) = (known.number, known.spec, resolve(known, &request)?);
         let held_until = self.clients.held_until(run);
         if held_until > now.monotonic {
             return Ok(Outcome::Later(held_until));
@@ -524,11 +483,9 @@ fn view_alone(id: NodeId, settings: &Settings) -> ClusterView {
 }
 
 /// The command itself or the subcommand that the request names, if the number of words is right for it.
-fn resolve(
-    command: &'static CommandSpec,
-    request: &Request<'_>,
-) -> Result<&'static CommandSpec, ClientError> {
-    if !command.accepts(request.len()) {
+fn resolve(known: &Known, request: &Request<'_>) -> Result<&'static CommandSpec, ClientError> {
+    let command = known.spec;
+    if !known.accepts(request.len()) {
         return Err(ClientError::Arity(command.name));
     }
     if command.subcommands.is_empty() || request.len() < 2 {

@@ -35,6 +35,9 @@ pub struct Pace {
     pub burst: u32,
     /// This long after the last change the line is flat and exact.
     pub settle: Micros,
+    /// The same if that is a long silence for the counter: what its owner alone knows is then lost by a crash only if the crash
+    /// follows the last write at once. At most `settle`.
+    pub soon: Micros,
     /// The base scale on which slopes are estimated (`history-size`); also how long a counter must be quiet
     /// for its track to be given up. At least `settle`.
     pub history: Micros,
@@ -46,6 +49,7 @@ impl Default for Pace {
             interval: Micros::from_millis(5),
             sustained: Micros::from_millis(200),
             burst: 32,
+            soon: Micros::from_millis(700),
             // The promise is two seconds; the rest is for the way there.
             settle: Micros::from_millis(1_900),
             history: Micros::from_secs(10),
@@ -74,6 +78,9 @@ pub enum Verdict {
 
 /// Updates that an early one costs: no counter spends more than a quarter of its earnings on being early.
 const EARLY_PRICE: u64 = 4;
+
+/// So many typical gaps without a write are a silence after which a counter may settle soon.
+const SILENCE_GAPS: f64 = 2.5;
 
 /// The share of the precision that an unspent budget tolerates.
 const EARLY_SHARE: f64 = 0.4;
@@ -283,7 +290,7 @@ impl Track {
         let precision = precision_units.max(0);
         let check = Check { now, value, point, deviation, precision, pace, is_first };
         self.note_deviation(&check);
-        if point.at - self.rhythm.last().at >= micros(pace.settle) {
+        if now >= self.settle_at(pace) {
             return self.settle(&check);
         }
         let spent = self.spent(now, pace);
@@ -411,7 +418,8 @@ impl Track {
     }
 
     fn settle_at(&self, pace: &Pace) -> Micros {
-        self.moment(self.rhythm.last().at) + pace.settle
+        let is_silence = !self.rhythm.has_gaps() || self.rhythm.gap() * SILENCE_GAPS <= micros(pace.soon);
+        self.moment(self.rhythm.last().at) + if is_silence { pace.soon } else { pace.settle }
     }
 
     fn rest_at(&self, pace: &Pace) -> Micros {

@@ -49,10 +49,17 @@ impl Horizons {
         debug_assert!(absent.is_ok() || self.as_of(member).is_some());
     }
 
-    /// It is no member any more; its lines stand still.
+    /// It is no member any more; its lines stand still where they held last.
     pub(crate) fn remove(&self, member: MemberIndex) {
+        if let Some(as_of) = self.as_of(member) {
+            self.follow_until[usize::from(member.0)].store(as_of.0, Ordering::Relaxed);
+        }
         self.as_of[usize::from(member.0)].store(NOBODY, Ordering::Relaxed);
-        self.follow_until[usize::from(member.0)].store(0, Ordering::Relaxed);
+    }
+
+    /// The link to it has broken: its lines are followed no further than this.
+    pub(crate) fn follow_at_most(&self, member: MemberIndex, until: Micros) {
+        self.follow_until[usize::from(member.0)].fetch_min(until.0, Ordering::Relaxed);
     }
 
     pub(crate) fn follow(&self, member: MemberIndex, until: Micros) {
@@ -120,6 +127,17 @@ pub(crate) struct Moving {
     pub(crate) precision_units: i128,
 }
 
+impl Moving {
+    /// The line's value, followed up to `horizon` at most, but never back before its own moment if that has come.
+    fn at(&self, anchor: Value, now: Micros, horizon: Micros) -> Value {
+        let line = Line { anchor, slope: self.slope, moment: self.moment };
+        let until = now.min(horizon);
+        // A moment before our clock's zero has wrapped round, so it is compared as a signed number.
+        let has_come = self.moment.0 as i64 <= now.0 as i64;
+        line.at(if has_come && self.moment.0 as i64 > until.0 as i64 { self.moment } else { until })
+    }
+}
+
 impl PeerShard {
     pub(crate) fn new(
         member: MemberIndex,
@@ -177,10 +195,7 @@ impl PeerShard {
     pub(crate) fn estimate(&self, now: Micros, horizons: &Horizons) -> Value {
         match &self.moving {
             None => self.value,
-            Some(moving) => {
-                let line = Line { anchor: self.value, slope: moving.slope, moment: moving.moment };
-                line.at(now.min(horizons.of(self.member))).round_to(self.decimals)
-            }
+            Some(moving) => moving.at(self.value, now, horizons.of(self.member)).round_to(self.decimals),
         }
     }
 

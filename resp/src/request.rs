@@ -232,9 +232,13 @@ impl RequestDecoder {
 
     fn forget_last_request(&mut self) {
         self.spans.clear();
-        self.spans.shrink_to(KEPT_ARGS);
+        if self.spans.capacity() > KEPT_ARGS {
+            self.spans.shrink_to(KEPT_ARGS);
+        }
         self.scratch.clear();
-        self.scratch.shrink_to(KEPT_SCRATCH);
+        if self.scratch.capacity() > KEPT_SCRATCH {
+            self.scratch.shrink_to(KEPT_SCRATCH);
+        }
     }
 }
 
@@ -270,15 +274,19 @@ fn read_header(
 /// Reads a complete and well-formed header of up to three digits: nearly all of them.
 #[inline]
 fn read_quick_header(line: &[u8], marker: u8) -> Option<(usize, usize)> {
-    let digit = |byte: u8| usize::from(byte - b'0');
-    match *line {
-        [first, a @ b'0'..=b'9', b'\r', b'\n', ..] if first == marker => Some((digit(a), 4)),
-        [first, a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] if first == marker => {
-            Some((digit(a) * 10 + digit(b), 5))
-        }
-        [first, a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', b'\n', ..] if first == marker => {
-            Some((digit(a) * 100 + digit(b) * 10 + digit(c), 6))
-        }
+    let digit = |byte: u8| Some(usize::from(byte.wrapping_sub(b'0'))).filter(|&digit| digit <= 9);
+    let &[first, a, b, c] = line.first_chunk()?;
+    if first != marker {
+        return None;
+    }
+    if [b, c] == *b"\r\n" {
+        return Some((digit(a)?, 4));
+    }
+    let tens = digit(a).filter(|&digit| digit > 0)? * 10 + digit(b)?;
+    let &[d, e] = line.get(4..)?.first_chunk()?;
+    match [c, d, e] {
+        [b'\r', b'\n', _] => Some((tens, 5)),
+        [_, b'\r', b'\n'] => Some((tens * 10 + digit(c)?, 6)),
         _ => None,
     }
 }

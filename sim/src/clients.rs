@@ -40,7 +40,6 @@ struct Client {
 pub struct Clients {
     clients: Vec<Client>,
     names: Vec<Vec<u8>>,
-    has_bound: bool,
     dice: Dice,
     /// When a client last changed something on each host.
     pub wrote_at: Vec<Micros>,
@@ -50,7 +49,7 @@ pub struct Clients {
 
 impl Clients {
     /// The clients of a plan.
-    pub fn new(plan: &Plan, has_bound: bool) -> Clients {
+    pub fn new(plan: &Plan) -> Clients {
         let mut dice = Dice::new(plan.seed ^ 0xc11e);
         let clients = (0..plan.clients)
             .map(|_| {
@@ -70,7 +69,7 @@ impl Clients {
             .collect();
         let names = (0..plan.counters).map(|number| format!("c{number}").into_bytes()).collect();
         let wrote_at = vec![Micros(0); plan.hosts];
-        Clients { clients, names, has_bound, dice, wrote_at, requests: 0 }
+        Clients { clients, names, dice, wrote_at, requests: 0 }
     }
 
     /// The name of a counter.
@@ -235,7 +234,7 @@ impl Desk<'_, '_> {
             0 => drop(self.ask(host, &[b"GET", &name, b"STATE"])),
             1 => drop(self.ask(host, &[b"MGET", &name, b"c0"])),
             2..4 => drop(self.get(host, counter)),
-            _ if self.clients.has_bound => self.read_with_bound(host, counter),
+            _ if self.plan.has(Habit::Bound) => self.read_with_bound(host, counter),
             _ => {}
         }
     }

@@ -44,6 +44,8 @@ pub struct Faults {
     zombies: Vec<usize>,
     /// Pairs of nodes of which one has known the other at some time: they must find each other again by themselves.
     acquainted: BTreeSet<(NodeId, NodeId)>,
+    /// The only host that ever gets another address.
+    mover: Option<usize>,
     /// Nodes to be forgotten in the end.
     to_forget: Vec<NodeId>,
 }
@@ -69,6 +71,7 @@ impl Faults {
             dead: Vec::new(),
             zombies: Vec::new(),
             acquainted: BTreeSet::new(),
+            mover: None,
             to_forget: Vec::new(),
         }
     }
@@ -143,11 +146,8 @@ impl Faults {
         match self.mends[number].take() {
             None => {}
             Some(Mend::Paths(paths)) => mend_paths(stage, &paths),
-            Some(Mend::Resume(host)) => {
-                if stage.world.hosts[host].is_paused {
-                    stage.world.resume(host);
-                }
-            }
+            Some(Mend::Resume(host)) if stage.world.hosts[host].is_paused => stage.world.resume(host),
+            Some(Mend::Resume(_)) => {}
             Some(Mend::Start(host)) => self.start(stage, host),
             Some(Mend::Forget(id)) => self.forget(stage, id),
         }
@@ -259,7 +259,9 @@ impl Faults {
 
     fn start(&mut self, stage: &mut Stage<'_>, host: usize) {
         if stage.world.hosts[host].process.is_none() && !self.dead.contains(&host) {
-            if stage.plan.faults.contains(&Fault::Move) && self.dice.chance(50) {
+            // Two that have both moved can't find each other: that takes an operator.
+            let may_move = *self.mover.get_or_insert(host) == host;
+            if stage.plan.faults.contains(&Fault::Move) && may_move && self.dice.chance(50) {
                 stage.world.move_host(host);
             }
             stage.world.start(host);

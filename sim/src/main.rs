@@ -13,11 +13,12 @@ use sim::{table, workloads};
 
 const USAGE: &str = "\
 usage: sim --seeds FIRST..END [--threads N] [--keep-going] [--without WHAT,...]
-       sim --seed N [-v] [--without WHAT,...]
+       sim --seed N [-v] [--watch NAME] [--without WHAT,...]
        sim table [--counters N] [--minutes N] [--seed N] [--variations]
 
   Runs seeds, all from FIRST to before END or one, and has them judged (docs/simulator.md). A failing seed ends
-  the swarm unless it is to keep going; -v prints all that happens; --without
+  the swarm unless it is to keep going; -v prints all that happens, --watch also what
+  each node knows of a counter whenever that changes; --without
   leaves out faults and habits, by their names in the report.
 
   table compares our prediction with the original's rule on synthetic counters (100 of each kind for 15 minutes,

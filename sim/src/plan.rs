@@ -115,11 +115,13 @@ pub enum Habit {
     Delete,
     /// PRECISION, absolute and relative.
     Precision,
+    /// GET BOUND.
+    Bound,
 }
 
 impl Habit {
-    /// All of them.
-    pub const ALL: [Habit; 9] = [
+    /// All but GET BOUND, which most seeds have.
+    pub const COMMON: [Habit; 9] = [
         Habit::Large,
         Habit::Negative,
         Habit::Fractional,
@@ -185,14 +187,14 @@ impl Plan {
         let spare = if faults.contains(&Fault::Join) { dice.between(1, 2) } else { 0 };
         let hosts = (nodes as u64 + spare).min(MAX_HOSTS) as usize;
         let share = *dice.pick(&[20, 40, 70]);
-        let habits: Vec<Habit> = Habit::ALL.into_iter().filter(|_| dice.chance(share)).collect();
+        let habits: Vec<Habit> = Habit::COMMON.into_iter().filter(|_| dice.chance(share)).collect();
         let is_fast = dice.chance(50);
         let disk = match dice.below(3) {
             0 if abilities.has_disk => DiskKind::Exact,
             1 if abilities.has_disk => DiskKind::Lagging(Micros(dice.log_between(10_000, 2_000_000))),
             _ => DiskKind::NoCounters,
         };
-        Plan {
+        let mut plan = Plan {
             seed,
             nodes,
             hosts,
@@ -210,8 +212,12 @@ impl Plan {
             max_drift_ppm: if dice.chance(50) { 200 } else { 0 },
             max_skew: Micros::from_secs(if dice.chance(50) { 7_200 } else { 0 }),
             node_timeout_ms: dice.log_between(1_500, 6_000),
-            default_precision: *dice.pick(&["1", "1", "1", "0", "10", "0.5", "5%"]),
+            default_precision: dice.pick::<&str>(&["1", "1", "1", "0", "10", "0.5", "5%"]),
+        };
+        if abilities.has_bound && dice.chance(80) {
+            plan.habits.push(Habit::Bound);
         }
+        plan
     }
 
     /// Whether clients do this.

@@ -9,6 +9,7 @@ use engine::time::Now;
 use engine::value::Value;
 use resp::Reply;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
 /// Order of a node's updates: (incarnation, n).
@@ -44,6 +45,31 @@ pub struct CounterState {
     pub own: Option<ShardState>,
     /// Others' shards as known here.
     pub peers: BTreeMap<NodeId, ShardState>,
+}
+
+impl fmt::Display for ShardState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (seq {}.{}", self.value, self.seq.0, self.seq.1)?;
+        match self.generation {
+            None => write!(f, ")"),
+            Some((clock, author)) => write!(f, ", in {clock}-{:x})", author >> 48),
+        }
+    }
+}
+
+impl fmt::Display for CounterState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.own {
+            None => write!(f, "no such counter")?,
+            Some(own) => write!(f, "own {own}")?,
+        }
+        self.peers.iter().try_for_each(|(id, shard)| write!(f, ", {id:?} {shard}"))?;
+        if let Some((clock, author)) = self.generation {
+            write!(f, "; SET {} as {clock}-{:x}, having seen", self.set_value, author >> 48)?;
+            self.observed.iter().try_for_each(|(id, shard)| write!(f, " {id:?} {shard}"))?;
+        }
+        Ok(())
+    }
 }
 
 /// How a process is started.

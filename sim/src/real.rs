@@ -50,7 +50,7 @@ impl Program for Real {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { has_disk: false, has_bound: false, ..Abilities::ALL }
+        Abilities { has_disk: false, ..Abilities::ALL }
     }
 }
 

@@ -66,7 +66,7 @@ pub fn run(program: &dyn Program, plan: &Plan, trace: Trace) -> Report {
         plan,
         world: World::new(program, plan, trace),
         oracle: Oracle::new(),
-        clients: Clients::new(plan, program.abilities().has_bound),
+        clients: Clients::new(plan),
     };
     let mut run = Run { stage, faults: Faults::new(plan) };
     run.trouble();
@@ -269,6 +269,7 @@ impl Run<'_> {
                     .push(format!("n{host}: {what} grew from {} to {size} in quiet times", before.2));
             }
         }
+        self.sweep();
         if let Err(wrong) = self.verdict() {
             self.stage.oracle.violations.push(format!("it was settled, and then: {wrong}"));
         }

@@ -24,6 +24,7 @@ struct Options {
     threads: usize,
     /// Faults and habits that no seed has.
     without: Vec<String>,
+    watched: Option<Vec<u8>>,
 }
 
 /// Runs what the arguments ask for; `None` if they make no sense. The exit status is 1 if a seed has failed.
@@ -43,6 +44,7 @@ fn parse(words: &[String], cores: usize) -> Option<Options> {
         is_going_on: false,
         threads: cores,
         without: Vec::new(),
+        watched: None,
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -58,6 +60,10 @@ fn parse(words: &[String], cores: usize) -> Option<Options> {
             "--threads" => options.threads = words.next()?.parse().ok().filter(|&threads| threads > 0)?,
             "--without" => {
                 options.without = words.next()?.split(',').map(str::to_owned).collect();
+            }
+            "--watch" => {
+                options.watched = Some(words.next()?.clone().into_bytes());
+                options.is_verbose = true;
             }
             "--keep-going" => options.is_going_on = true,
             "-v" => options.is_verbose = true,
@@ -103,7 +109,11 @@ fn replay(program: &dyn Program, options: &Options) -> bool {
     let seed = options.seeds.0;
     let plan = options.plan(program, seed);
     say(&format!("seed {seed}: {plan}\n"));
-    let trace = if options.is_verbose { Trace::printing() } else { Trace::keeping(HISTORY_LINES) };
+    let trace = if options.is_verbose {
+        Trace::printing(options.watched.clone())
+    } else {
+        Trace::keeping(HISTORY_LINES)
+    };
     let report = swarm::run_plan(program, &plan, trace);
     say(&summary(&report));
     if !report.violations.is_empty() && !options.is_verbose {

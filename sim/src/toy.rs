@@ -198,7 +198,7 @@ impl Node {
             false => frame.extend(hash(&body).to_le_bytes()),
         }
         let up = self.links.iter().filter(|(_, link)| link.is_up);
-        let skip = usize::from(self.bug == Bug::Forgetful && state && self.n % 5 == 0);
+        let skip = usize::from(self.bug == Bug::Forgetful && state && self.n.is_multiple_of(5));
         self.effects.extend(up.skip(skip).map(|(&link, _)| Effect::Send { link, frame: frame.clone() }));
     }
 

@@ -14,6 +14,8 @@ pub struct Trace {
     /// Lines kept; zero: none are made.
     kept: usize,
     is_printing: bool,
+    /// The counter whose every change on every node makes a line.
+    watched: Option<Vec<u8>>,
 }
 
 impl Trace {
@@ -24,12 +26,17 @@ impl Trace {
 
     /// Keeps the last lines too.
     pub fn keeping(kept: usize) -> Trace {
-        Trace { hash: 0x9e37_79b9_7f4a_7c15, lines: VecDeque::new(), kept, is_printing: false }
+        Trace { hash: 0x9e37_79b9_7f4a_7c15, lines: VecDeque::new(), kept, is_printing: false, watched: None }
     }
 
-    /// Prints every line as it comes.
-    pub fn printing() -> Trace {
-        Trace { is_printing: true, ..Trace::silent() }
+    /// Prints every line as it comes; among them, what each node knows of `watched` whenever that changes.
+    pub fn printing(watched: Option<Vec<u8>>) -> Trace {
+        Trace { is_printing: true, watched, ..Trace::silent() }
+    }
+
+    /// The counter to be watched.
+    pub fn watched(&self) -> Option<&[u8]> {
+        self.watched.as_deref()
     }
 
     /// Takes a number into the hash.

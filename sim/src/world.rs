@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::net::{ConnId, Net, NetEvent, Notice, Side};
 use crate::plan::{DiskKind, Plan};
-use crate::process::{Process, Program, Start};
+use crate::process::{CounterState, Process, Program, Start};
 use crate::trace::Trace;
 use engine::NodeId;
 use engine::cluster::{Effect, Input, LinkId};
@@ -89,6 +89,8 @@ pub struct Host {
     pub well_since: Micros,
     /// Whether the process stands still.
     pub is_paused: bool,
+    /// What the process last knew of the counter that is watched.
+    watched: CounterState,
     backlog: Vec<Event>,
     links: BTreeMap<LinkId, (ConnId, Side)>,
     sides: BTreeMap<(ConnId, Side), LinkId>,
@@ -274,6 +276,13 @@ impl<'a> World<'a> {
         while let Some(effect) = process.pop_effect() {
             self.carry_out(host, effect);
         }
+        if let Some(name) = self.trace.watched() {
+            let state = process.inspect(name, now);
+            if state != self.hosts[host].watched {
+                self.trace.note(self.now, || format!("n{host} knows {state}"));
+                self.hosts[host].watched = state;
+            }
+        }
         let deadline = process.deadline();
         self.hosts[host].id = process.id();
         self.hosts[host].process = Some(process);
@@ -453,6 +462,7 @@ fn new_host(index: usize, plan: &Plan, dice: &mut Dice) -> Host {
         id: new_id(dice),
         well_since: Micros(0),
         is_paused: false,
+        watched: CounterState::default(),
         backlog: Vec::new(),
         links: BTreeMap::new(),
         sides: BTreeMap::new(),

@@ -38,8 +38,9 @@ impl Cluster {
         estate.found += handles.len();
         if is_heir {
             for handle in handles {
-                self.node.keyspace.update_at(handle, Cause::Takeover, self.now.monotonic, |counter| {
-                    counter.inherit(departed);
+                let (keyspace, now) = (&self.node.keyspace, self.now.monotonic);
+                keyspace.update_at(handle, Cause::Takeover, now, |counter| {
+                    counter.inherit(departed, now, &keyspace.horizons);
                 });
             }
         }

@@ -5,7 +5,7 @@ use crate::cluster::gossip::GossipEntry;
 use crate::cluster::link::{Outgoing, Phase};
 use crate::cluster::members::{DialTarget, Greeting, News};
 use crate::cluster::wire::{Decoded, Reader};
-use crate::cluster::{Cluster, LinkId};
+use crate::cluster::{Cluster, HEARTBEAT, LinkId};
 use crate::ids::{MemberIndex, NodeId, Seq};
 use crate::node::TaskResult;
 use crate::time::Micros;
@@ -267,6 +267,8 @@ impl Cluster {
                 }
                 if self.link_of.get(&member) == Some(&id) {
                     self.link_of.remove(&member);
+                    let as_of = self.peers.get(&member).map_or(Micros(0), |peer| peer.as_of);
+                    self.node.keyspace.horizons.follow_at_most(member, as_of + HEARTBEAT);
                     self.members.unlinked(member, now);
                     self.node.shell.info(&format!("link to node {} is down: {reason}", self.name_of(member)));
                 }

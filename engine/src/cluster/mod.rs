@@ -29,7 +29,7 @@ mod send;
 mod stream;
 
 use crate::cluster::gossip::Announcement;
-use crate::cluster::link::{Link, Outgoing};
+use crate::cluster::link::Link;
 use crate::cluster::members::{DialTarget, FailedMeet, Members};
 use crate::cluster::nodes_file::NodesFile;
 use crate::cluster::publish::Publisher;
@@ -159,7 +159,7 @@ pub struct ClusterConfig {
 }
 
 /// How long the lines of a member that has fallen silent are followed.
-pub const FOLLOW: Micros = Micros::from_millis(1_000);
+pub const FOLLOW: Micros = Micros::from_millis(600);
 
 /// Between two heartbeats on a link.
 pub const HEARTBEAT: Micros = Micros::from_millis(200);
@@ -199,6 +199,8 @@ struct Recovery {
     waiting: BTreeSet<MemberIndex>,
     /// Everything up to here we had ourselves.
     position: Seq,
+    /// Everything up to here we have with what was handed back.
+    recovered: Seq,
 }
 
 /// The cluster side of a node. Owned by one thread.
@@ -323,6 +325,18 @@ impl Cluster {
         self.run();
     }
 
+    /// Says everything exactly before the node goes away: no line is left that nobody keeps. The frames come out as effects.
+    pub fn settle(&mut self, now: Now) {
+        self.now = now;
+        if self.is_publishing() {
+            let node = Arc::clone(&self.node);
+            self.publisher.run(&node, &self.pace, now.monotonic);
+            self.publisher.settle(&node.keyspace, now.monotonic);
+        }
+        self.pump_all();
+        self.send_heartbeats();
+    }
+
     /// What the shell is to do next.
     pub fn pop_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
@@ -438,11 +452,15 @@ impl Cluster {
             since: self.now.monotonic,
             waiting: members.iter().copied().collect(),
             position: self.publisher.stream.head(),
+            recovered: self.publisher.stream.head(),
         });
     }
 
     fn end_recovery(&mut self) {
-        self.recovery = None;
+        if let Some(recovery) = self.recovery.take() {
+            // What was handed back is part of our stream again: whoever lacks it gets it from us.
+            self.publisher.stream.restart_at(recovery.recovered);
+        }
         self.node.keyspace.is_recovering.store(false, std::sync::atomic::Ordering::Relaxed);
         self.publisher.set_incarnation(self.members.own().incarnation);
         self.sign();

@@ -144,6 +144,18 @@ impl Publisher {
         }
     }
 
+    /// Publishes every moving shard as it is.
+    pub(crate) fn settle(&mut self, keyspace: &Keyspace, now: Micros) {
+        let planned: BTreeSet<Handle> = self.deadlines.drain().map(|Reverse((_, handle))| handle).collect();
+        for handle in planned {
+            keyspace.with_at(handle, |counter| {
+                if counter.full().is_some_and(|full| full.track.is_some()) {
+                    self.publish_exact(handle, counter, now);
+                }
+            });
+        }
+    }
+
     /// Publishes own shards that were never published, some at a time.
     fn walk(&mut self, keyspace: &Keyspace, now: Micros) {
         let Some(cursor) = self.first_walk else { return };

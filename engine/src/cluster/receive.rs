@@ -226,6 +226,7 @@ impl Cluster {
         if origin == MemberIndex::SELF {
             if let (Some(recovery), Some(sender)) = (&mut self.recovery, sender) {
                 recovery.waiting.remove(&sender);
+                recovery.recovered = recovery.recovered.max(header.to);
             }
             return;
         }

@@ -87,7 +87,7 @@ const SUBCOMMANDS: &[CommandSpec] = &[
 /// answered too.
 fn find(ctx: &Context<'_>, name: &[u8]) -> Option<(&'static CommandSpec, Option<&'static CommandSpec>)> {
     let mut parts = name.splitn(2, |&byte| byte == b'|');
-    let (_, spec) = ctx.node.commands().find(parts.next()?)?;
+    let spec = ctx.node.commands().find(parts.next()?)?.spec;
     let Some(wanted) = parts.next() else { return Some((spec, None)) };
     let sub = spec.subcommands.iter().find(|sub| wanted.eq_ignore_ascii_case(sub.name.as_bytes()))?;
     Some((sub, Some(spec)))

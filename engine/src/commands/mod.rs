@@ -14,6 +14,8 @@ mod info;
 mod latency;
 mod names;
 mod pubsub;
+#[cfg(test)]
+mod reference;
 mod server;
 
 use crate::command::CommandSpec;

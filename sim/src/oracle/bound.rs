@@ -40,6 +40,7 @@ impl Oracle {
         members: &[NodeId],
     ) {
         self.bounds_checked += 1;
+        self.look(place, counter, state);
         let from = place.now.since(claim.age + slack(claim.age));
         let ledger = self.ledger(place, counter);
         let generation = ledger.effective(state.generation);

@@ -1,1 +1,149 @@
+//! The judge judged: histories of which the right answer is known.
 
+use super::*;
+use crate::process::ShardState;
+use engine::value::Value;
+
+fn id(number: u8) -> NodeId {
+    NodeId([number; 20])
+}
+
+fn place(host: u8, ms: u64) -> Place {
+    Place { host: host.into(), life: 1, id: id(host), epoch: (0, 0), now: Micros::from_millis(ms) }
+}
+
+fn shard(generation: Generation, n: u64, value: i64) -> ShardState {
+    ShardState { generation, seq: (1, n), value: Value::from_integer(value) }
+}
+
+fn counted(value: i64, n: u64) -> CounterState {
+    CounterState { own: Some(shard(None, n, value)), ..CounterState::default() }
+}
+
+/// Node 1 has counted `amounts`, a second apart.
+fn after_increments(amounts: &[i64]) -> Oracle {
+    let mut oracle = Oracle::new();
+    let mut sum = 0;
+    for (number, &amount) in amounts.iter().enumerate() {
+        let before = counted(sum, number as u64);
+        sum += amount;
+        let after = counted(sum, number as u64 + 1);
+        let around = Around { read_before: None, before: &before, after: &after };
+        let (amount, answer) = (Value::from_integer(amount), Value::from_integer(sum));
+        oracle.incremented(place(1, 1_000 * (number as u64 + 1)), 0, amount, answer, around);
+    }
+    assert_eq!(oracle.violations, Vec::<String>::new());
+    oracle
+}
+
+fn finding(host: u8, value: i64, state: CounterState) -> Finding {
+    Finding { place: place(host, 90_000), value: Value::from_integer(value), exists: true, state }
+}
+
+fn knowing(peer: ShardState) -> CounterState {
+    CounterState { peers: BTreeMap::from([(id(1), peer)]), ..CounterState::default() }
+}
+
+fn claim(value: i64, bound: i64, age_ms: u64) -> Claim {
+    let (value, bound) = (Value::from_integer(value), Value::from_integer(bound));
+    Claim { value, bound, age: Micros::from_millis(age_ms) }
+}
+
+#[test]
+fn all_must_read_the_sum_of_all_increments() {
+    let oracle = after_increments(&[5, -2, 10]);
+    let findings =
+        |value| [finding(1, value, counted(13, 3)), finding(2, value, knowing(shard(None, 3, 13)))];
+    assert_eq!(oracle.settled(0, &findings(13)), Ok(()));
+    assert!(oracle.settled(0, &findings(12)).is_err(), "an increment is missing");
+    let differing = [finding(1, 13, counted(13, 3)), finding(2, 3, knowing(shard(None, 2, 3)))];
+    assert!(oracle.settled(0, &differing).is_err());
+}
+
+#[test]
+fn a_moved_own_shard_is_seen() {
+    let mut oracle = after_increments(&[5]);
+    oracle.look(place(1, 2_000), 0, &counted(5, 2));
+    assert!(oracle.violations.is_empty());
+    oracle.look(place(1, 3_000), 0, &counted(6, 3));
+    assert_eq!(oracle.violations.len(), 1);
+}
+
+#[test]
+fn a_seq_that_goes_back_is_seen() {
+    let mut oracle = after_increments(&[5]);
+    oracle.look(place(2, 2_000), 0, &knowing(shard(None, 4, 5)));
+    oracle.look(place(2, 3_000), 0, &knowing(shard(None, 3, 5)));
+    assert_eq!(oracle.violations.len(), 1);
+}
+
+#[test]
+fn what_a_set_has_seen_is_gone_and_what_it_has_not_seen_stays() {
+    let mut oracle = after_increments(&[5, 10]);
+    // Node 2 knows the first increment only, and sets 100.
+    let (before, generation) = (knowing(shard(None, 1, 5)), Some((1, id(2).author())));
+    let observed = BTreeMap::from([(id(1), shard(None, 1, 5))]);
+    let set_value = Value::from_integer(100);
+    let after = CounterState { generation, set_value, observed, own: None, peers: before.peers.clone() };
+    let around = Around { read_before: Some(Value::from_integer(5)), before: &before, after: &after };
+    oracle.set(place(2, 4_000), 0, set_value, around);
+    assert_eq!(oracle.violations, Vec::<String>::new());
+    let restated =
+        CounterState { own: Some(shard(generation, 3, 10)), peers: BTreeMap::new(), ..after.clone() };
+    let known = CounterState { peers: BTreeMap::from([(id(1), shard(generation, 3, 10))]), ..after };
+    let findings = |value| [finding(1, value, restated.clone()), finding(2, value, known.clone())];
+    assert_eq!(oracle.settled(0, &findings(110)), Ok(()));
+    assert!(oracle.settled(0, &findings(115)).is_err(), "what was seen is counted again");
+    assert!(oracle.settled(0, &findings(100)).is_err(), "what was not seen is lost");
+}
+
+#[test]
+fn a_set_that_has_seen_what_its_node_did_not_read_is_noticed() {
+    let mut oracle = after_increments(&[5, 10]);
+    let (before, generation) = (knowing(shard(None, 1, 5)), Some((1, id(2).author())));
+    let observed = BTreeMap::from([(id(1), shard(None, 1, 7))]);
+    let after = CounterState { generation, observed, own: None, ..before.clone() };
+    let around = Around { read_before: Some(Value::from_integer(5)), before: &before, after: &after };
+    oracle.set(place(2, 4_000), 0, Value::ZERO, around);
+    assert_eq!(oracle.violations.len(), 1);
+}
+
+#[test]
+fn a_bound_holds_for_some_moment_of_its_age() {
+    // 5 at 1 s, 3 at 2 s, 13 at 3 s.
+    let is_kept = |claim: Claim, ms: u64| {
+        let mut oracle = after_increments(&[5, -2, 10]);
+        oracle.claimed(place(2, ms), 0, claim, &knowing(shard(None, 1, 5)), &[id(1), id(2)]);
+        oracle.violations.is_empty()
+    };
+    assert!(is_kept(claim(13, 0, 500), 4_000));
+    assert!(is_kept(claim(3, 0, 500), 3_200), "it was so half a second ago");
+    assert!(!is_kept(claim(3, 1, 500), 4_000), "it was so longer ago");
+    assert!(is_kept(claim(3, 10, 500), 4_000), "a wide bound is right");
+    assert!(!is_kept(claim(20, 1, 60_000), 64_000), "a line drawn out for a node that stands still");
+}
+
+#[test]
+fn a_crash_may_lose_what_nobody_else_has_and_nothing_more() {
+    let survivors = |n, value| move |_| vec![Survivor { id: id(2), state: knowing(shard(None, n, value)) }];
+    let findings =
+        |value| [finding(1, value, counted(value, 9)), finding(2, value, knowing(shard(None, 9, value)))];
+    let mut oracle = after_increments(&[5, 10, 20]);
+    oracle.crashed(id(1), (0, 0), survivors(2, 15));
+    assert_eq!(oracle.settled(0, &findings(35)), Ok(()));
+    assert_eq!(oracle.settled(0, &findings(15)), Ok(()));
+    assert!(oracle.settled(0, &findings(5)).is_err(), "a living peer had 15");
+    assert!(oracle.settled(0, &findings(36)).is_err(), "more than was ever counted");
+    let mut oracle = after_increments(&[5, 10, 20]);
+    oracle.crashed(id(1), (0, 0), survivors(3, 35));
+    assert!(oracle.settled(0, &findings(15)).is_err(), "a living peer had everything");
+}
+
+#[test]
+fn zeros_must_be_gone_and_sets_must_not() {
+    let oracle = after_increments(&[5, -5]);
+    let states = [finding(1, 0, counted(0, 2)), finding(2, 0, knowing(shard(None, 2, 0)))];
+    assert!(oracle.settled(0, &states).is_err(), "it reads zero and exists");
+    let gone = states.map(|finding| Finding { exists: false, state: CounterState::default(), ..finding });
+    assert_eq!(oracle.settled(0, &gone), Ok(()));
+}
