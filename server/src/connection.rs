@@ -88,6 +88,7 @@ pub(crate) enum Ending {
     /// The client sent more than may wait.
     InputTooLarge,
     /// The socket failed.
+    #[allow(dead_code, reason = "the log shows it by Debug")]
     Failed(io::Error),
 }
 

@@ -1,5 +1,7 @@
 //! Many clients at once on one node: nothing acknowledged is lost, nothing that is there is missed.
 
+#![allow(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+
 mod support;
 
 use std::collections::BTreeSet;

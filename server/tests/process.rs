@@ -1,5 +1,7 @@
 //! A server as a process: signals, files, sockets, limits of the system.
 
+#![allow(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+
 mod support;
 
 use std::io::Write;

@@ -50,6 +50,7 @@ pub(crate) fn load(
 struct LoadingSink<'scope, 'env> {
     node: &'env Node,
     clock: Clock,
+    #[allow(clippy::type_complexity, reason = "a loader is its queue and its thread")]
     loaders: Vec<(SyncSender<Arc<Block>>, ScopedJoinHandle<'scope, Result<(), String>>)>,
     next_report: Micros,
 }

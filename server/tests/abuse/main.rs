@@ -2,6 +2,12 @@
 //!
 //! Each test starts a server of its own, abuses it, and has a well-behaved client count all the while (`Watch`).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that can not go on has failed; figures are told"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
