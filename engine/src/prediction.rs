@@ -80,7 +80,7 @@ pub enum Verdict {
 const EARLY_PRICE: u64 = 4;
 
 /// So many typical gaps without a write are a silence after which a counter may settle soon.
-const SILENCE_GAPS: f64 = 2.5;
+const SILENCE_GAPS: f64 = 5.0;
 
 /// The share of the precision that an unspent budget tolerates.
 const EARLY_SHARE: f64 = 0.4;

@@ -1,5 +1,7 @@
 //! An independent client, the `redis` crate, counts on the built server with its defaults, over RESP2 and RESP3.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use redis::{Commands, PushKind, Value};

@@ -1,5 +1,7 @@
 //! How the server starts, refuses to start, and ends; more of its life as a process stands in `process`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::io::{Read, Write};
