@@ -72,10 +72,11 @@ impl Oracle {
             after.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
         // A node that has told nobody of its shard need not write down that it has seen it.
         seen.entry(place.id).or_insert_with(|| ledger.plain_own(place.id, before));
+        let seqs = after.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
         if is_ignorant {
             ledger.blur(&mut seen, generation);
         }
-        let record = SetRecord { value, seen, previous, at: place.now, is_maybe_lost };
+        let record = SetRecord { value, seen, seqs, previous, at: place.now, is_maybe_lost };
         if ledger.sets.insert(generation, record).is_some() {
             self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));
         }

@@ -6,7 +6,7 @@
 
 use super::ledger::Ledger;
 use super::{CounterId, Oracle, Range};
-use crate::process::{CounterState, Epoch, ShardState};
+use crate::process::{CounterState, Epoch, Seq, ShardState};
 use engine::NodeId;
 
 /// Who is left after a crash, and what it knows of one counter.
@@ -52,7 +52,7 @@ impl Oracle {
         for (_, ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
             if let Some(author) = ledger.authors.get_mut(&id) {
                 author.is_recovering = true;
-                author.at_crash = Some(author.counted);
+                author.last_crash = Some((author.counted, author.max_seq));
             }
         }
     }
@@ -68,7 +68,7 @@ impl Ledger {
         let all = possible.hull(kept);
         author.is_recovering = true;
         if is_crash {
-            author.at_crash = Some(author.counted);
+            author.last_crash = Some((author.counted, best.map_or(Seq::default(), |shard| shard.seq)));
         }
         author.spread = Range { low: all.low - author.counted, high: all.high - author.counted };
     }

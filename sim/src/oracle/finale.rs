@@ -108,7 +108,7 @@ impl Oracle {
 /// An author's plain sum. After a crash: what itself, or whoever has a copy, states, if that is possible.
 fn counted_in_the_end(ledger: &Ledger, generation: Generation, id: NodeId, findings: &[Finding]) -> Range {
     let Some(author) = ledger.authors.get(&id) else { return Range::ZERO };
-    let possible = author.in_the_end(ledger.offset(id, generation));
+    let possible = author.in_the_end(ledger.seen(id, generation));
     if possible.is_exact() {
         return possible;
     }

@@ -28,8 +28,8 @@ pub(crate) struct Author {
     pub(crate) history: Vec<(Micros, i128)>,
     /// What crashes may have changed: the truth is `counted` plus something in this range.
     pub(crate) spread: Range,
-    /// `counted` at its last crash.
-    pub(crate) at_crash: Option<i128>,
+    /// At its last crash: `counted`, and the number of the latest state that survived.
+    pub(crate) last_crash: Option<(i128, Seq)>,
     /// It has crashed and may not have all its counts back: its own shard is not looked at.
     pub(crate) is_recovering: bool,
     /// What it has taken over from forgotten members, as far as the judge saw its shard move.
@@ -44,12 +44,14 @@ impl Author {
         Range::exactly(self.counted) + self.spread
     }
 
-    /// The truth in the end, given what the SET in force had seen. That was an estimate. If the node has died meanwhile, what it
-    /// really had counted by then may be known to nobody, and the estimate is what is left of it.
-    pub(crate) fn in_the_end(&self, seen: Range) -> Range {
-        match self.at_crash {
-            None => self.now(),
-            Some(at_crash) => self.now().hull(seen + Range::exactly(self.counted - at_crash)),
+    /// The truth in the end, given what the SET in force had seen and at which number. That was an estimate. If nothing later
+    /// than it survived a crash, what the node really had counted may be known to nobody, and the estimate is what is left.
+    pub(crate) fn in_the_end(&self, seen: Option<(Range, Seq)>) -> Range {
+        match (self.last_crash, seen) {
+            (Some((at_crash, kept)), Some((seen, seq))) if seq >= kept => {
+                self.now().hull(seen + Range::exactly(self.counted - at_crash))
+            }
+            _ => self.now(),
         }
     }
 
@@ -81,6 +83,8 @@ pub(crate) struct SetRecord {
     pub(crate) value: Value,
     /// The plain sum of each author that it had seen.
     pub(crate) seen: BTreeMap<NodeId, Range>,
+    /// At which number of each author's that was.
+    pub(crate) seqs: BTreeMap<NodeId, Seq>,
     /// The generation that its author was in before; what it lacks in `seen` it had seen through that.
     pub(crate) previous: Generation,
     /// When.
@@ -114,6 +118,12 @@ impl Ledger {
             at = record.previous;
         }
         Range::ZERO
+    }
+
+    /// What the SET of a generation itself had seen of an author, and at which number of the author's.
+    pub(crate) fn seen(&self, author: NodeId, generation: Generation) -> Option<(Range, Seq)> {
+        let record = self.sets.get(&generation?)?;
+        Some((*record.seen.get(&author)?, *record.seqs.get(&author)?))
     }
 
     /// The plain sum that a shard stands for.
