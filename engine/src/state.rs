@@ -607,8 +607,8 @@ mod tests {
             (was_set, "010b011d03023525ac0202000e"),
             (
                 everything,
-                "01fc1f0002048001ac02020000047f01000101010200060101010101050202010200001401010c0204010102\
-                 09050101",
+                "01fc3f0002048001ac02020000047f0100010101020006010101010105010801010203000401040101030202\
+                 050200001401010c01060109020401010209050101",
             ),
         ] {
             let bytes: Vec<u8> = (0..hex.len())
@@ -623,7 +623,7 @@ mod tests {
 
     #[test]
     fn a_later_version_or_an_unknown_flag_is_named_as_such() {
-        for bytes in [&[2, 0, 0, 0][..], &[1, 0x80, 0x20, 0, 0]] {
+        for bytes in [&[2, 0, 0, 0][..], &[1, 0x80, 0x40, 0, 0]] {
             assert_eq!(decode(bytes, &Doubled).unwrap_err().what, NEWER);
         }
     }
