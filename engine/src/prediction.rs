@@ -418,7 +418,7 @@ impl Track {
     }
 
     fn settle_at(&self, pace: &Pace) -> Micros {
-        let is_silence = !self.rhythm.has_gaps() || self.rhythm.gap() * SILENCE_GAPS <= micros(pace.soon);
+        let is_silence = self.rhythm.has_gaps() && self.rhythm.gap() * SILENCE_GAPS <= micros(pace.soon);
         self.moment(self.rhythm.last().at) + if is_silence { pace.soon } else { pace.settle }
     }
 
