@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROGRAM = os.environ.get("DISCNT_SERVER", os.path.join(ROOT, "target/release/discnt-server"))
@@ -164,5 +165,7 @@ def run_all(tests, names):
             print("ok    %-60s %6.1f s  %s" % (test.__name__, time.monotonic() - began, said), flush=True)
         except Exception as error:  # a test's failure, whatever it is, must not hide the others'
             failed += 1
-            print("FAIL  %s: %s: %s" % (test.__name__, type(error).__name__, error), flush=True)
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            where = "%s:%s" % (os.path.basename(line.filename), line.lineno)
+            print("FAIL  %s: %s: %s: %s" % (test.__name__, where, type(error).__name__, error), flush=True)
     sys.exit(1 if failed else 0)

@@ -1,0 +1,403 @@
+#!/usr/bin/env python3
+"""The disk as its users meet it: start and end, SAVE and BGSAVE, damage, check and repair, dumps of the original, limits.
+
+    tests/disk.py [WORD ...]         all tests, or those whose names contain a word
+
+Environment: DISCNT_SERVER (the program).
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from decimal import Decimal, localcontext
+
+from node import ROOT, Node, Refused, run_all, run_tool
+
+DUMPS = os.path.join(ROOT, "engine/tests/fixtures/ddb")
+
+
+class Directory(tempfile.TemporaryDirectory):
+    """A data directory; `node` makes a server for it."""
+
+    def __enter__(self):
+        return self
+
+    def node(self, *options):
+        return Node(self.name, *options)
+
+    def store(self, *names):
+        return os.path.join(self.name, "appendonlydir", *names)
+
+    def segments(self):
+        return sorted(name for name in os.listdir(self.store()) if name.endswith(".log"))
+
+    def snapshots(self):
+        return sorted(name for name in os.listdir(self.store()) if name.endswith(".snapshot"))
+
+
+def values(client, *names):
+    return [value.decode() for value in client("MGET", *names)]
+
+
+def refused(client, *words):
+    try:
+        reply = client(*words)
+    except Refused as error:
+        return str(error)
+    raise AssertionError("%r was answered %r" % (words, reply))
+
+
+def everything_comes_back_after_a_kill_and_after_an_end():
+    odd = [b"", b"a b", b"\x00\xff\r\n", b"x" * 65535]
+    with Directory() as directory, directory.node("--appendfsync", "always") as node:
+        client = node.start().client()
+        for number, name in enumerate(odd):
+            client("INCRBY", name, "%d.125" % number)
+        client("SET", "was-set", "-12345678901234567890.5")
+        client("INCRBY", "was-set", "0.25")
+        client("PRECISION", "coarse", "5%")
+        client("INCR", "deleted")
+        client("DEL", "deleted")
+        client("SET", "zero", "0")
+        node.kill()
+        for end in (node.kill, node.stop, node.kill):
+            client = node.start().client()
+            expected = ["0.125", "1.125", "2.125", "3.125", "-12345678901234567890.25"]
+            assert values(client, *odd, "was-set") == expected, values(client, *odd, "was-set")
+            assert client("PRECISION", "coarse") == b"5%"
+            assert client("EXISTS", "deleted") == 0
+            end()
+
+
+def flushed_and_deleted_counters_stay_away():
+    with Directory() as directory, directory.node("--appendfsync", "always") as node:
+        client = node.start().client()
+        client("MINCRBY", 1, *("k%d" % i for i in range(3000)))
+        client("SAVE")
+        client("DEBUG", "FLUSHALL")
+        client("INCR", "k7")
+        node.kill()
+        client = node.start().client()
+        assert client("DBSIZE") == 1 and values(client, "k7") == ["1"]
+
+
+def removed_zeros_stay_away():
+    with Directory() as directory, directory.node("--appendfsync", "always") as node:
+        client = node.start().client()
+        client("SET", "a", 5)
+        client("SET", "a", 0)
+        deadline = time.monotonic() + 10
+        while client("EXISTS", "a"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(0.1)
+        client("INCR", "b")
+        node.kill()
+        client = node.start().client()
+        assert client("KEYS", "*") == [b"b"]
+
+
+def save_answers_when_it_is_done_and_removes_what_is_old():
+    with Directory() as directory, directory.node() as node:
+        client = node.start().client()
+        began = client("LASTSAVE")
+        client("MINCRBY", 1, *("k%d" % i for i in range(1000)))
+        time.sleep(1.1)
+        assert client("SAVE") == "OK"
+        assert client("LASTSAVE") > began
+        info = client.info()
+        assert info["ddb_changes_since_last_save"] == "0" and info["ddb_last_bgsave_status"] == "ok", info
+        assert len(directory.snapshots()) == 1 and len(directory.segments()) == 1
+        client("INCR", "k0")
+        assert client.info()["ddb_changes_since_last_save"] == "1"
+        assert client("BGSAVE") == "Background saving started"
+        deadline = time.monotonic() + 10
+        while client.info()["ddb_changes_since_last_save"] != "0":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def a_second_background_save_is_told_so():
+    with Directory() as directory, directory.node("--maxmemory", "0") as node:
+        client = node.start().client(timeout=120)
+        client("DEBUG", "POPULATE", 500_000)
+        client("BGSAVE")
+        assert refused(client, "BGSAVE") == "ERR Background save already in progress"
+        assert client("SAVE") == "OK", "it joins the one that is being made"
+
+
+def without_a_log_snapshots_are_all():
+    with Directory() as directory, directory.node("--appendonly", "no") as node:
+        client = node.start().client()
+        client("SET", "a", 5)
+        assert client("SAVE") == "OK"
+        client("SET", "a", 6)
+        node.kill()
+        client = node.start().client()
+        assert values(client, "a") == ["5"]
+        client("SET", "a", 7)
+        assert node.stop() == 0, "SIGTERM saves, as there are save points"
+        assert values(node.start().client(), "a") == ["7"]
+        node.client()("SET", "a", 8)
+        try:
+            node.client()("SHUTDOWN", "NOSAVE")
+        except ConnectionError:
+            pass
+        node.process.wait(10)
+        assert values(node.start().client(), "a") == ["7"]
+
+
+def without_a_log_save_points_save():
+    with Directory() as directory, directory.node("--appendonly", "no", "--save", "1", "3") as node:
+        client = node.start().client()
+        client("MINCRBY", 2, "a", "b", "c")
+        deadline = time.monotonic() + 10
+        while client.info()["ddb_changes_since_last_save"] != "0":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        node.kill()
+        assert values(node.start().client(), "a", "b", "c") == ["2", "2", "2"]
+
+
+def shutdown_waits_for_the_save_and_stays_if_it_fails():
+    with Directory() as directory, directory.node() as node:
+        client = node.start().client()
+        client("SET", "a", 5)
+        client("CONFIG", "SET", "dir", "/proc")
+        assert refused(client, "SHUTDOWN") == "ERR Errors trying to SHUTDOWN. Check logs."
+        assert refused(client, "SAVE") == "ERR"
+        client("SET", "a", 6)
+        assert client("BGSAVE") == "Background saving started"
+        time.sleep(0.2)
+        assert refused(client, "SET", "a", 7).startswith("MISCONF")
+        assert refused(client, "PING").startswith("MISCONF")
+        assert values(client, "a") == ["6"]
+        client("CONFIG", "SET", "dir", directory.name)
+        assert client("SAVE") == "OK"
+        client("SET", "a", 7)
+        time.sleep(1)
+        node.kill()
+        assert values(node.start().client(), "a") == ["7"]
+
+
+def a_change_of_directory_takes_the_counters_along():
+    with Directory() as old, Directory() as new, old.node() as node:
+        client = node.start().client()
+        client("MINCRBY", 3, "a", "b")
+        client("CONFIG", "SET", "dir", new.name)
+        assert client("SAVE") == "OK"
+        client("INCR", "a")
+        node.stop()
+        with new.node() as moved:
+            assert values(moved.start().client(), "a", "b") == ["4", "3"]
+
+
+def a_directory_serves_one_process():
+    with Directory() as directory, directory.node() as node, directory.node() as second:
+        node.start()
+        assert "in use by another process" in second.refuses_to_start()
+
+
+def fill(directory, node):
+    """Several synced commits; returns the last segment."""
+    client = node.start().client()
+    for round in range(20):
+        client("MINCRBY", 1, *("key:%d" % i for i in range(200)))
+        time.sleep(0.02)
+    assert node.stop() == 0
+    return directory.store(directory.segments()[-1])
+
+
+def a_torn_tail_is_cut_and_reported():
+    with Directory() as directory, directory.node("--appendfsync", "no") as node:
+        client = node.start().client()
+        for round in range(5):
+            client("MINCRBY", 1, *("key:%d" % i for i in range(200)))
+            time.sleep(0.1)
+        node.kill()
+        path = directory.store(directory.segments()[-1])
+        os.truncate(path, os.path.getsize(path) - 100)
+        status, said = run_tool("--check", directory.name)
+        assert status == 0 and "ends in the middle of a write" in said, said
+        node.start()
+        assert re.search(r"The log ended in the middle of a write.*from offset \d+", node.log()), node.log()
+        assert values(node.client(), "key:1", "key:199") == ["4", "4"]
+
+
+def damage_refuses_to_start_and_can_be_repaired():
+    with Directory() as directory, directory.node("--appendfsync", "always") as node:
+        path = fill(directory, node)
+        with open(path, "r+b") as file:
+            file.seek(3000)
+            file.write(b"\xff\xff\xff\xff")
+        said = node.refuses_to_start()
+        name = os.path.basename(path)
+        assert re.search(name + r" is damaged at offset \d+", said) and "--repair" in said, said
+        status, checked = run_tool("--check", directory.name)
+        assert status == 1 and "can't be read" in checked and "A start is refused" in checked, checked
+        status, checked = run_tool("--check", path)
+        assert status == 1 and name in checked, checked
+        status, repaired = run_tool("--repair", directory.name)
+        assert status == 0 and name + ".damaged" in repaired, repaired
+        client = node.start().client()
+        assert all(value == "20" for value in values(client, *("key:%d" % i for i in range(200))))
+        assert node.stop() == 0
+        status, checked = run_tool("--check", directory.name)
+        assert status == 0 and "All is well" in checked, checked
+        status, repaired = run_tool("--repair", directory.name)
+        assert status == 0 and "Nothing to repair" in repaired, repaired
+
+
+def a_missing_segment_refuses_to_start():
+    with Directory() as directory, directory.node("--appendfsync", "always") as node:
+        for round in range(3):
+            fill(directory, node)
+        first = directory.segments()[0]
+        os.remove(directory.store(first))
+        assert first + " is missing" in node.refuses_to_start()
+
+
+def loading_is_visible():
+    with Directory() as directory, directory.node("--maxmemory", "0") as node:
+        node.start().client(timeout=120)("DEBUG", "POPULATE", 2_000_000)
+        assert node.stop() == 0
+        node.start(wait=False)
+        seen, info = set(), {}
+        while True:
+            try:
+                client = node.client()
+            except OSError:
+                continue
+            try:
+                client("GET", "x")
+                break
+            except Refused as error:
+                seen.add(str(error))
+            if info.get("loading_total_bytes", "0") == "0":
+                info = client.info()
+        assert seen, "it was too fast to be seen"
+        for text in seen:
+            assert re.fullmatch(r"LOADING Discnt is loading the dataset in memory: \d+% done", text), text
+        assert int(info["loading_total_bytes"]) > 0 and "loading_eta_seconds" in info, info
+        assert node.client().info()["loading"] == "0"
+        assert node.client()("DBSIZE") == 2_000_000
+    return "%d different answers" % len(seen)
+
+
+def dump(name):
+    with open(os.path.join(DUMPS, name + ".json")) as file:
+        return json.load(file)
+
+
+def place(directory, name, own=None, to="dump.ddb"):
+    shutil.copy(os.path.join(DUMPS, name + ".ddb"), os.path.join(directory.name, to))
+    if own:
+        with open(os.path.join(directory.name, "nodes.conf"), "w") as file:
+            file.write("%s :5262 myself 0 0 connected\n" % own)
+
+
+def sample_dumps_load_to_what_their_descriptions_say():
+    checked = 0
+    for name in ("single-node", "empty", "three-nodes", "three-nodes-moving", "no-checksum"):
+        described = dump(name)
+        with Directory() as directory, directory.node() as node:
+            place(directory, name, described["own_node_id"])
+            for turn in range(2):
+                client = node.start().client()
+                assert client("DBSIZE") == len(described["counters"]), name
+                for counter in described["counters"]:
+                    key = counter["name"].encode("latin-1")
+                    if counter["settled"]:
+                        value = client("GET", key).decode()
+                        assert same(value, counter["total"]), (name, counter["name"], value, counter["total"])
+                        checked += 1
+                # The second time from the store: the dump must not be looked at.
+                node.kill()
+                with open(os.path.join(directory.name, "dump.ddb"), "wb") as file:
+                    file.write(b"rubbish")
+                if not described["counters"]:
+                    break
+    return "%d totals" % checked
+
+
+def same(ours, theirs):
+    """The original wrote large and small numbers with an exponent."""
+    with localcontext() as context:
+        context.prec = 60
+        return Decimal(ours) == Decimal(theirs).quantize(Decimal("1e-17"))
+
+
+def a_dump_without_a_nodes_file_counts_as_own_with_a_warning():
+    with Directory() as directory, directory.node() as node:
+        place(directory, "three-nodes")
+        client = node.start().client()
+        for counter in dump("three-nodes")["counters"]:
+            assert same(client("GET", counter["name"].encode("latin-1")).decode(), counter["total"]), counter
+        assert "are counted as this node's own" in node.log()
+
+
+def damaged_dumps_are_refused_with_the_offset():
+    with Directory() as directory, directory.node() as node:
+        place(directory, "single-node")
+        path = os.path.join(directory.name, "dump.ddb")
+        whole = open(path, "rb").read()
+        for length in (0, 5, 20, len(whole) // 2, len(whole) - 1):
+            with open(path, "wb") as file:
+                file.write(whole[:length])
+            said = node.refuses_to_start()
+            assert re.search(r"dump.ddb can't be used, at byte \d+:", said), said
+        with open(path, "wb") as file:
+            file.write(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
+        assert "can't be used, at byte" in node.refuses_to_start()
+        status, said = run_tool("--check", path)
+        assert status == 1 and "byte" in said, said
+        os.remove(path)
+        assert node.start().client()("DBSIZE") == 0
+
+
+def a_dump_is_imported_by_hand_into_an_empty_directory_only():
+    with Directory() as directory, directory.node() as node:
+        place(directory, "single-node", to="old.ddb")
+        path = os.path.join(directory.name, "old.ddb")
+        status, said = run_tool("--dir", directory.name, "--import", path)
+        counters = len(dump("single-node")["counters"])
+        assert status == 0 and "%d counters read" % counters in said, said
+        status, said = run_tool("--dir", directory.name, "--import", path)
+        assert status == 1 and "already" in said, said
+        assert node.start().client()("DBSIZE") == counters
+
+
+def memory_limit_refuses_new_counters_only():
+    with Directory() as directory, directory.node("--maxmemory", "64mb") as node:
+        client = node.start().client(timeout=60)
+        client("INCR", "old")
+        made, error = 0, None
+        while error is None and made < 2_000_000:
+            batch = [("INCR", "filler:%d" % (made + i)) for i in range(5000)]
+            client.send(*batch)
+            for _ in batch:
+                try:
+                    client.receive()
+                    made += 1
+                except Refused as refusal:
+                    error = str(refusal)
+        assert error == "OOM command not allowed when used memory > 'maxmemory'.", error
+        assert client("INCR", "old") == b"2" and client("SET", "old", 9) == b"9"
+        assert client("PRECISION", "old", "2") == b"2"
+        assert refused(client, "SET", "new", 1).startswith("OOM")
+        assert refused(client, "PRECISION", "new", 1).startswith("OOM")
+        assert client("DEL", "filler:0") == 1 and client("EXISTS", "old") == 1
+        node.stop()
+        client = node.start().client()
+        assert client("DBSIZE") > 100_000 and values(client, "old") == ["9"], "the limit does not stop a start"
+    return "%d counters in 64 MB" % made
+
+
+if __name__ == "__main__":
+    tests = [value for value in list(globals().values()) if getattr(value, "__module__", "") == "__main__"]
+    helpers = (values, refused, fill, dump, place, same)
+    run_all([test for test in tests if callable(test) and not isinstance(test, type) and test not in helpers], sys.argv[1:])
