@@ -70,7 +70,9 @@ impl Record {
                 value: shard.value,
             };
             match observed.iter_mut().find(|before| before.member == shard.member) {
-                Some(before) if shard.seq >= before.seq => *before = now,
+                Some(before) if shard.member == MemberIndex::SELF || shard.seq > before.seq => *before = now,
+                // At the seq observed before, the shard counts nothing under this record, however far its line has moved on
+                // since: the author has seen no more of it.
                 Some(_) => {}
                 None => observed.push(now),
             }

@@ -6,7 +6,7 @@
 mod support;
 
 use std::time::{Duration, Instant};
-use support::{Conn, PATIENCE, Server, request};
+use support::{Conn, PATIENCE, Server, eventually, request};
 
 const NOT_A_NUMBER: &str = "-ERR value is not a valid float|";
 const OUT_OF_RANGE: &str = "-ERR Counter value out of allowed range|";
@@ -49,11 +49,26 @@ fn no_history_size_harms_the_server() {
 
 /// A3
 #[test]
-#[ignore = "waits for the node to load its counters from a disk"]
 fn subscribing_while_counters_are_loaded_is_harmless() {
-    panic!(
-        "start with a large dump, SUBSCRIBE to a name of it while PING answers LOADING, and get its value as a message"
-    );
+    let mut server = Server::start();
+    // As many counters as it takes to find the next start still loading.
+    for count in [1_000_000, 4_000_000] {
+        let mut conn = server.connect();
+        assert_eq!(conn.run("CONFIG SET maxmemory 0"), "+OK|");
+        assert_eq!(conn.run(&format!("DEBUG POPULATE {count} load{count}")), "+OK|");
+        assert_eq!(conn.run("SET brought 7"), "$1|7|");
+        server.start_again();
+        let mut subscriber = server.connect();
+        let is_loading = subscriber.run("PING").starts_with("-LOADING");
+        assert_eq!(subscriber.run("SUBSCRIBE brought"), "*3|$9|subscribe|$7|brought|:1|");
+        assert_eq!(subscriber.reply(), "*3|$7|message|$7|brought|$1|7|");
+        server.assert_up();
+        if is_loading {
+            assert_eq!(server.connect().run("GET brought"), "$1|7|");
+            return;
+        }
+    }
+    panic!("the server was never seen loading");
 }
 
 /// A4
@@ -129,11 +144,14 @@ fn mget_answers_what_get_answers() {
 
 /// B2
 #[test]
-#[ignore = "waits for the node to keep its counters on a disk"]
 fn mget_answers_what_get_answers_after_a_restart() {
-    panic!(
-        "INCR, SHUTDOWN SAVE, start in the same directory: the first command is MGET, then the same after DEBUG RELOAD"
-    );
+    let mut server = Server::start();
+    assert_eq!(server.connect().run("INCRBY a 41.5"), "$4|41.5|");
+    server.start_again();
+    let mut conn = server.connect();
+    eventually("the counters are loaded", || conn.run("PING") == "+PONG|");
+    assert_eq!(conn.run("MGET a missing"), "*2|$4|41.5|$1|0|");
+    assert_eq!(conn.run("GET a"), "$4|41.5|");
 }
 
 /// B3
@@ -363,11 +381,17 @@ fn tcp_keepalive_is_seconds_at_start_and_later() {
 
 /// B12. That the reader itself refuses damage is tested where it is (`engine/tests/ddb.rs`).
 #[test]
-#[ignore = "waits for the node to load dump files"]
 fn a_damaged_dump_stops_the_start() {
-    panic!(
-        "flip a byte of a sample dump.ddb in the directory: the start fails and names the file and the offset"
-    );
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut dump = std::fs::read("../engine/tests/fixtures/ddb/single-node.ddb").unwrap();
+    let middle = dump.len() / 2;
+    dump[middle] ^= 1;
+    std::fs::write(dir.path().join("dump.ddb"), dump).unwrap();
+    let mut command = support::command(support::free_port(), dir.path(), &["--bind", "127.0.0.1"], &[]);
+    let ended = command.output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("dump.ddb") && said.contains("byte "), "{said}");
 }
 
 /// B13

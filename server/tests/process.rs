@@ -75,10 +75,12 @@ fn a_paused_client_can_be_killed() {
     let server = Server::start();
     let (mut admin, mut victim) = (server.connect(), server.connect());
     victim.run("CLIENT SETNAME victim");
+    let id = victim.run("CLIENT ID");
+    let id = id.trim_matches([':', '|']);
     assert_eq!(admin.run("CLIENT PAUSE 1000000 WRITE"), "+OK|");
     victim.send("INCR a\r\n");
     eventually("it is held", || admin.run("CLIENT LIST").contains("qbuf=8"));
-    assert_eq!(admin.run("CLIENT KILL ID 2"), ":1|");
+    assert_eq!(admin.run(&format!("CLIENT KILL ID {id}")), ":1|");
     assert_eq!(victim.rest(), "");
     eventually("it is off the list", || !admin.run("CLIENT LIST").contains("victim"));
     assert_eq!(admin.run("EXISTS a"), ":0|");

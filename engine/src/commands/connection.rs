@@ -2,12 +2,12 @@
 //!
 //! There is one user, `default`, with the password `requirepass` or none.
 
+use crate::cluster::HelloRow;
 use crate::command::ArgKind::{self, Block, Integer};
 use crate::command::Flag::{Fast, Loading, NoAuth, Readonly, WhileSubscribed};
 use crate::command::{Arg, CommandSpec, Context, Group, Outcome, parse_integer};
 use crate::commands::client::checked_name;
 use crate::error::ClientError;
-use crate::ids::NodeId;
 use crate::session::ReplyMode;
 use resp::Protocol;
 use std::hint::black_box;
@@ -17,9 +17,6 @@ pub(super) const USER: &[u8] = b"default";
 
 /// Version of the answer to HELLO without arguments.
 const NODE_LIST_VERSION: i64 = 1;
-
-/// Priority of a node that can be talked to, in that answer.
-const PRIORITY_GOOD: &str = "1";
 
 pub(super) const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
@@ -227,38 +224,12 @@ fn greet(ctx: &mut Context<'_>) {
     reply.array(0);
 }
 
-/// A node as HELLO without arguments tells of it.
-struct ListedNode {
-    id: NodeId,
-    /// Empty for a node that does not know its own.
-    ip: String,
-    port: u16,
-    /// How much a client should prefer it; lower is better.
-    priority: &'static str,
-}
-
-/// The nodes that this one knows, itself first.
-fn known_nodes(ctx: &Context<'_>) -> Vec<ListedNode> {
-    let settings = ctx.settings;
-    let port = match settings.cluster_announce_port {
-        0 => settings.port,
-        announced => announced,
-    };
-    // Members of the cluster are to follow here, once there are any.
-    vec![ListedNode {
-        id: ctx.node.id(),
-        ip: settings.cluster_announce_ip.clone(),
-        port,
-        priority: PRIORITY_GOOD,
-    }]
-}
-
 /// `[1, own id, [id, ip, port, priority] ...]`.
 fn node_list(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     if ctx.session.is_locked(ctx.settings) {
         return Err(ClientError::NoAuth);
     }
-    let nodes = known_nodes(ctx);
+    let nodes: Vec<HelloRow> = ctx.node.cluster_view().hello().collect();
     ctx.reply.array(2 + nodes.len());
     ctx.reply.integer(NODE_LIST_VERSION);
     ctx.reply.bulk_display(ctx.node.id());
@@ -267,7 +238,7 @@ fn node_list(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
         ctx.reply.bulk_display(node.id);
         ctx.reply.bulk(node.ip.as_bytes());
         ctx.reply.bulk_display(node.port);
-        ctx.reply.bulk(node.priority.as_bytes());
+        ctx.reply.bulk_display(node.priority);
     }
     Ok(Outcome::Done)
 }

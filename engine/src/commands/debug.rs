@@ -4,6 +4,7 @@
 //! at a client's word, and an operator can send a signal. Those that would stop and start the program are, too.
 
 use super::server::help;
+use crate::cluster::ClusterRequest;
 use crate::command::ArgKind::{Double, Integer, Key, String};
 use crate::command::Flag::Admin;
 use crate::command::{Arg, CommandSpec, Context, Group, Outcome, Run, Task};
@@ -38,7 +39,12 @@ const SUBCOMMANDS: &[CommandSpec] = &[
     subcommand("counter", "Answers what this node knows of a counter.", &[NAME], counter),
     subcommand("prediction", "Answers a counter's published change per millisecond.", &[NAME], prediction),
     subcommand("flushall", "Deletes every counter on this node.", &[], flush),
-    subcommand("reset", "Deletes every counter on every reachable node.", &[], flush),
+    subcommand(
+        "reset",
+        "Deletes every counter on every member, also on those that come back later.",
+        &[],
+        reset_all,
+    ),
     subcommand("digest", "Answers a digest of all names and values, zero if there are none.", &[], digest),
     subcommand("sleep", "Serves nobody for that long.", &[Arg::new("seconds", Double)], sleep),
     subcommand("error", "Answers the text as an error.", &[Arg::new("text", String)], |ctx| {
@@ -250,6 +256,11 @@ fn known_node(ctx: &Context<'_>, position: usize) -> Result<NodeId, ClientError>
 }
 
 /// Takes back what this node has counted. Another node's part is that node's alone to change, so nothing happens then.
+fn reset_all(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
+    ctx.session.tally.changes += ctx.node.keyspace.len() as u64;
+    Ok(Outcome::Wait(Task::Cluster(ClusterRequest::ResetAll)))
+}
+
 fn reset_shard(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let now = ctx.now.monotonic;
     let own = ctx.node.keyspace.with(ctx.request.arg(2), |counter| own_part(ctx.node, counter, now));

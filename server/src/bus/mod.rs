@@ -89,6 +89,8 @@ pub(crate) trait Door {
     fn deadline(&self) -> Micros;
     /// An operator wants something.
     fn request(&mut self, request: ClusterRequest, now: Now) -> TaskResult;
+    /// The node goes away: whatever its peers only estimate is said exactly.
+    fn settle(&mut self, now: Now);
 }
 
 impl Door for Cluster {
@@ -110,6 +112,10 @@ impl Door for Cluster {
 
     fn request(&mut self, request: ClusterRequest, now: Now) -> TaskResult {
         Cluster::request(self, request, now)
+    }
+
+    fn settle(&mut self, now: Now) {
+        Cluster::settle(self, now);
     }
 }
 
@@ -404,7 +410,8 @@ impl Driver {
 
     /// Lets the cluster say what it has to say, and sends what waits.
     async fn drain(self: &Rc<Driver>) {
-        self.feed(Input::Timer);
+        self.cluster.borrow_mut().settle(self.now());
+        self.carry_out_effects();
         let sent = async {
             while self.links.borrow().values().any(|link| link.has_waiting()) {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -69,6 +69,10 @@ impl Door for Puppet {
         LinkId(script.links)
     }
 
+    fn settle(&mut self, now: Now) {
+        self.handle(Input::Timer, now);
+    }
+
     fn handle(&mut self, input: Input<'_>, _now: Now) {
         let mut script = self.0.lock().unwrap();
         let event = match input {

@@ -100,6 +100,18 @@ impl Server {
         }
     }
 
+    /// Ends it with SIGTERM and starts it again in the same directory; returns when it can be connected to, be it still
+    /// loading.
+    pub(crate) fn start_again(&mut self) {
+        self.signal("TERM");
+        assert!(self.wait().success());
+        let mut command = command(self.port, self.dir.path(), &["--bind", "127.0.0.1"], &[]);
+        self.child = command.stdout(Stdio::null()).spawn().unwrap();
+        eventually("the server takes connections again", || {
+            TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        });
+    }
+
     /// Fails if the process has ended.
     pub(crate) fn assert_up(&mut self) {
         assert!(self.child.try_wait().unwrap().is_none(), "the server has ended");
