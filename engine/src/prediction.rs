@@ -38,6 +38,8 @@ pub struct Pace {
     /// The same if that is a long silence for the counter: what its owner alone knows is then lost by a crash only if the crash
     /// follows the last write at once. At most `settle`.
     pub soon: Micros,
+    /// The same for a counter that is not written that often, unless so long a silence is usual for it.
+    pub quiet: Micros,
     /// The base scale on which slopes are estimated (`history-size`); also how long a counter must be quiet
     /// for its track to be given up. At least `settle`.
     pub history: Micros,
@@ -50,6 +52,8 @@ impl Default for Pace {
             sustained: Micros::from_millis(200),
             burst: 32,
             soon: Micros::from_millis(700),
+            // Below a second: who has counted nothing for a second loses nothing by a crash.
+            quiet: Micros::from_millis(900),
             // The promise is two seconds; the rest is for the way there.
             settle: Micros::from_millis(1_900),
             history: Micros::from_secs(10),
@@ -81,6 +85,9 @@ const EARLY_PRICE: u64 = 4;
 
 /// So many typical gaps without a write are a silence after which a counter may settle soon.
 const SILENCE_GAPS: f64 = 5.0;
+
+/// The same for a silence as long as `Pace::quiet`, which hardly any counter that is written several times a second has.
+const SHORT_SILENCE_GAPS: f64 = 2.0;
 
 /// The share of the precision that an unspent budget tolerates.
 const EARLY_SHARE: f64 = 0.4;
@@ -418,8 +425,15 @@ impl Track {
     }
 
     fn settle_at(&self, pace: &Pace) -> Micros {
-        let is_silence = self.rhythm.has_gaps() && self.rhythm.gap() * SILENCE_GAPS <= micros(pace.soon);
-        self.moment(self.rhythm.last().at) + if is_silence { pace.soon } else { pace.settle }
+        let gap = self.rhythm.gap();
+        let after = if self.rhythm.has_gaps() && gap * SILENCE_GAPS <= micros(pace.soon) {
+            pace.soon
+        } else if !self.rhythm.has_gaps() || gap * SHORT_SILENCE_GAPS <= micros(pace.quiet) {
+            pace.quiet
+        } else {
+            pace.settle
+        };
+        self.moment(self.rhythm.last().at) + after
     }
 
     fn rest_at(&self, pace: &Pace) -> Micros {

@@ -12,6 +12,7 @@ use crate::counter::Counter;
 use crate::error::ClientError;
 use crate::ids::NodeId;
 use crate::node::Node;
+use crate::prediction::Line;
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -133,30 +134,70 @@ fn own_part(node: &Node, counter: &Counter, now: Micros) -> Value {
     }
 }
 
+/// One node's part of a counter as `DEBUG COUNTER` shows it.
+struct Part {
+    node: Option<NodeId>,
+    value: Value,
+    /// The line that was published for it, if it moves.
+    line: Option<Line>,
+}
+
+impl Part {
+    /// `[node, value, time of the line in unix ms, value of the line, its change per ms]`.
+    fn reply(&self, ctx: &mut Context<'_>) {
+        let (moment, anchor, slope) = match &self.line {
+            None => (0, Value::ZERO, Value::ZERO),
+            Some(line) => {
+                let age = ctx.now.monotonic.0.wrapping_sub(line.moment.0) as i64 / 1_000;
+                let slope = Value::saturating_from_units((line.slope * 1_000.0) as i128);
+                (ctx.now.unix.millis() as i64 - age, line.anchor, slope)
+            }
+        };
+        ctx.reply.array(5);
+        ctx.reply.bulk(self.node.map(|id| id.to_string()).unwrap_or_default().as_bytes());
+        ctx.reply_value(self.value);
+        ctx.reply.integer(moment);
+        ctx.reply_value(anchor);
+        ctx.reply_value(slope);
+    }
+}
+
+/// This node's part, then those of the others as they are known here.
+fn parts_of(node: &Node, counter: &Counter, now: Micros) -> Vec<Part> {
+    let own_line = counter.full().and_then(|full| full.track.as_ref()).map(|track| *track.line());
+    let own = Part { node: Some(node.id()), value: own_part(node, counter, now), line: own_line };
+    let peers = counter.full().map_or(&[][..], |full| full.peers()).iter().map(|shard| Part {
+        node: node.keyspace.member_ids.id(shard.member()),
+        value: shard.estimate(now, &node.keyspace.horizons),
+        line: shard.moving().map(|moving| Line {
+            anchor: shard.value(),
+            slope: moving.slope,
+            moment: moving.moment,
+        }),
+    });
+    std::iter::once(own).chain(peers).collect()
+}
+
 /// `[[[node, value, time of the line, value of the line, its change per ms]...], total, history, revision, precision,
-/// hits, misses]`, as the original answers. This node has published nothing, so its line is zero since never; and no
-/// history is kept per second.
+/// hits, misses]`, as the original answers. A part at rest has no line, so that is zero since never; no history is kept
+/// per second.
 fn counter(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let now = ctx.now.monotonic;
-    let (own, total) = ctx
-        .node
+    let node = ctx.node;
+    let (parts, total, revision) = node
         .keyspace
         .with(ctx.request.arg(2), |counter| {
-            (own_part(ctx.node, counter, now), counter.total(now, &ctx.node.keyspace.horizons))
+            let revision = counter.full().map_or(0, |full| full.seq.n);
+            (parts_of(node, counter, now), counter.total(now, &node.keyspace.horizons), revision)
         })
         .ok_or(ClientError::text("ERR Unknown counter"))?;
-    let precision = ctx.node.keyspace.precision(ctx.request.arg(2)).to_string();
+    let precision = node.keyspace.precision(ctx.request.arg(2)).to_string();
     ctx.reply.array(7);
-    ctx.reply.array(1);
-    ctx.reply.array(5);
-    ctx.reply.bulk(ctx.node.id().to_string().as_bytes());
-    ctx.reply_value(own);
-    ctx.reply.integer(0);
-    ctx.reply_value(Value::ZERO);
-    ctx.reply_value(Value::ZERO);
+    ctx.reply.array(parts.len());
+    parts.iter().for_each(|part| part.reply(ctx));
     ctx.reply_value(total);
     ctx.reply.array(0);
-    ctx.reply.integer(0);
+    ctx.reply.integer(revision as i64);
     ctx.reply.bulk(precision.as_bytes());
     ctx.reply.integer(0);
     ctx.reply.integer(0);
