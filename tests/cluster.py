@@ -11,6 +11,7 @@ random choices is printed; the same seed makes the same choices (not the same ti
 |---|---|
 | this one | trouble, cuts, departures, freshness, traffic |
 | `cluster_defects.py` | the original's defects C1 to C15, by number |
+| `cluster_costs.py` | bytes, processor time, a fresh node |
 | `cluster_care.py` | what an operator does: MEET, RESET, FORGET, files, secrets, strangers |
 | `cluster_stage.py` | no claims: nodes, clients, namespaces |
 
@@ -26,6 +27,7 @@ import sys
 import threading
 import time
 
+import cluster_costs
 import cluster_defects
 from cluster_stage import (
     ErrorReply,
@@ -259,6 +261,7 @@ CLAIMS = [
     across_a_partial_partition_counts_are_seen_through_the_third_node,
     an_increment_is_seen_on_an_idle_peer_within_20_ms,
     *cluster_defects.CLAIMS,
+    *cluster_costs.CLAIMS,
 ]
 
 

@@ -286,6 +286,29 @@ fn changes_below_the_precision_become_exact_when_settled() {
 }
 
 #[test]
+fn what_was_counted_before_a_quiet_second_is_exact_whatever_the_rhythm_was() {
+    const SECOND: Micros = Micros::from_secs(1);
+    for gaps_ms in [
+        &[][..],
+        &[300],
+        &[300, 310],
+        &[20; 100],
+        &[400; 30],
+        &[90, 1_500, 80, 70, 90, 85],
+        &[100, 2_500, 90],
+    ] {
+        let mut owner = Owner::new(10 * ONE);
+        owner.write(3 * ONE);
+        for &gap in gaps_ms {
+            owner.run_for(Micros::from_millis(gap));
+            owner.write(3 * ONE);
+        }
+        owner.run_for(SECOND);
+        assert!(owner.is_exact(), "after gaps of {gaps_ms:?} ms");
+    }
+}
+
+#[test]
 fn rests_after_settling() {
     let mut owner = Owner::new(ONE);
     owner.stream(50, Micros::from_millis(33), ONE);
