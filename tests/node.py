@@ -94,6 +94,7 @@ class Node:
         self.options = [str(option) for option in options]
         self.port = free_port()
         self.process = None
+        self.environment = {}
         self.log_path = os.path.join(self.directory, "server.log")
 
     def start(self, *more, wait=True):
@@ -101,7 +102,10 @@ class Node:
         with open(self.log_path, "ab") as log:
             at = log.tell()
             self.process = subprocess.Popen(
-                command + self.options + [str(option) for option in more], stdout=log, stderr=log
+                command + self.options + [str(option) for option in more],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment},
             )
         if wait:
             self.wait_for(r"ready to accept connections", at)

@@ -157,7 +157,7 @@ fn files_of_every_version_are_read() {
         assert_eq!(recovered, expected, "version {version}");
         let len = fixture(version).0["counters-0000000003.log"].len() as u64;
         let file = "counters-0000000003.log".to_owned();
-        assert_eq!(opening.torn, Some(TornTail { file, offset: len - 4, bytes: 4 }));
+        assert_eq!(opening.torn, Some(TornTail { file, offset: len - 4, bytes: 4, is_blank: false }));
         let report = check(&mut fixture(version)).unwrap();
         assert_eq!(report.files.len(), 3);
         assert_eq!(report.files[0].footer_records, Some(20));

@@ -87,8 +87,10 @@ impl Worker {
             self.waiting_for_disk.borrow_mut().remove(&client);
             return Poll::Ready(());
         }
-        self.waiting_for_disk.borrow_mut().insert(client, (ticket, waker.clone()));
-        durability.want(ticket);
+        let known = self.waiting_for_disk.borrow_mut().insert(client, (ticket, waker.clone()));
+        if known.is_none_or(|(known, _)| known != ticket) {
+            durability.want(ticket);
+        }
         Poll::Pending
     }
 

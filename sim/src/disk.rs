@@ -5,6 +5,8 @@
 //!   made safe it keeps any subset; a rename is kept whole or not at all.
 //! - A failed `sync` keeps any part of the bytes and forgets that the rest was ever to be written: a later sync
 //!   succeeds without them, while reading still shows them, as page caches do.
+//! - With [`FakeDisk::make_room`], appends to segments of the log go into zeros written ahead, as the server does it
+//!   under `appendfsync always`.
 //! - Each operation that changes something has a number, and any of them can be told to fail, or to be the
 //!   last before a crash. A failing operation may have taken effect, wholly or in part.
 //!
@@ -74,6 +76,7 @@ struct State {
     faults: BTreeMap<u64, Fault>,
     is_crashed: bool,
     capacity: u64,
+    room_bytes: usize,
     dice: Dice,
 }
 
@@ -81,6 +84,8 @@ struct State {
 struct Inode {
     durable: Vec<u8>,
     live: Vec<u8>,
+    /// Where the next append goes: the end of `live`, or before it if room was made.
+    end: usize,
     /// Where each write since the last sync began, and its bytes.
     pending: Vec<(usize, Vec<u8>)>,
 }
@@ -148,13 +153,23 @@ impl Inode {
         }
     }
 
-    fn harden(&mut self, offset: usize, bytes: &[u8]) {
-        let end = offset + bytes.len();
-        if self.durable.len() < end {
-            self.durable.resize(end, 0);
-        }
-        self.durable[offset..end].copy_from_slice(bytes);
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        self.pending.push((offset, bytes.to_vec()));
+        put(&mut self.live, offset, bytes);
     }
+
+    fn harden(&mut self, offset: usize, bytes: &[u8]) {
+        put(&mut self.durable, offset, bytes);
+    }
+}
+
+/// Writes `bytes` into `file` from `offset` on, making it longer if need be.
+fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if file.len() < end {
+        file.resize(end, 0);
+    }
+    file[offset..end].copy_from_slice(bytes);
 }
 
 impl FakeDisk {
@@ -169,6 +184,7 @@ impl FakeDisk {
             faults: BTreeMap::new(),
             is_crashed: false,
             capacity: u64::MAX,
+            room_bytes: 0,
             dice: Dice::new(seed),
         })))
     }
@@ -198,6 +214,11 @@ impl FakeDisk {
     /// Lets the files together have this many bytes.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity = bytes;
+    }
+
+    /// From now on segments of the log get this many zeros ahead whenever they grow; 0: none.
+    pub fn make_room(&self, bytes: usize) {
+        self.state().room_bytes = bytes;
     }
 
     /// The bytes of all files together.
@@ -233,6 +254,7 @@ impl FakeDisk {
         for inode in &mut state.inodes {
             inode.keep_some(&mut state.dice);
             inode.live = inode.durable.clone();
+            inode.end = inode.live.len();
         }
         state.is_crashed = false;
     }
@@ -252,7 +274,8 @@ impl FakeDisk {
     pub fn plant(&self, name: &str, bytes: &[u8]) {
         let mut state = self.state();
         let inode = state.inodes.len();
-        state.inodes.push(Inode { durable: bytes.to_vec(), live: bytes.to_vec(), pending: Vec::new() });
+        let (durable, live, end) = (bytes.to_vec(), bytes.to_vec(), bytes.len());
+        state.inodes.push(Inode { durable, live, end, pending: Vec::new() });
         state.names.insert(name.to_owned(), inode);
         state.durable_names.insert(name.to_owned(), inode);
     }
@@ -335,9 +358,15 @@ impl Disk for FakeDisk {
             len = room;
             fault = fault.or(Some(Fault::NoSpace));
         }
+        let room_bytes =
+            if name.ends_with(".log") { state.room_bytes.min(room.saturating_sub(len)) } else { 0 };
         let inode = &mut state.inodes[inode];
-        inode.pending.push((inode.live.len(), bytes[..len].to_vec()));
-        inode.live.extend_from_slice(&bytes[..len]);
+        let (offset, end) = (inode.end, inode.live.len());
+        if offset + len > end {
+            inode.write(end, &vec![0; offset + len + room_bytes - end]);
+        }
+        inode.write(offset, &bytes[..len]);
+        inode.end = offset + len;
         outcome(fault)
     }
 
@@ -359,7 +388,17 @@ impl Disk for FakeDisk {
         outcome(fault)
     }
 
-    fn close(&mut self, _name: &str) {}
+    /// Cuts off the room, as the server does. It is not synced: mostly the zeros come back after a power cut.
+    fn close(&mut self, name: &str) {
+        let mut state = self.state();
+        let Ok(inode) = state.inode(name) else { return };
+        let is_kept = state.dice.chance(30);
+        let inode = &mut state.inodes[inode];
+        inode.live.truncate(inode.end);
+        if is_kept && inode.pending.is_empty() {
+            inode.durable.truncate(inode.end);
+        }
+    }
 
     fn read(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let state = self.state();

@@ -169,7 +169,7 @@ fn what_a_new_segment_repeats_is_never_taken_for_a_torn_tail() {
 }
 
 #[test]
-fn zeros_behind_the_log_are_a_torn_tail_and_zeros_in_it_are_damage() {
+fn zeros_behind_the_log_are_its_end_and_zeros_in_it_are_damage() {
     let (disk, committed) = written(3, true);
     let name = segments(&disk).pop().unwrap();
     let bytes = disk.contents(&name).unwrap();
@@ -180,6 +180,7 @@ fn zeros_behind_the_log_are_a_torn_tail_and_zeros_in_it_are_damage() {
     assert_eq!(recovered.0, *committed.last().unwrap());
     let torn = opening.torn.unwrap();
     assert_eq!((torn.file, torn.offset, torn.bytes), (name.clone(), bytes.len() as u64, 5_000));
+    assert!(torn.is_blank);
 
     let holed = disk.fork(1);
     let mut zeros = bytes;

@@ -46,6 +46,8 @@ pub struct FileReport {
     pub gaps: Vec<Gap>,
     /// Bytes at its end that the next segment says do not count.
     pub cut_off_bytes: u64,
+    /// Zeros at its end: room that was made for more and not used.
+    pub room_bytes: u64,
     /// For a snapshot: how many records it says it had, `None` if its end is missing.
     pub footer_records: Option<u64>,
     /// Whether a newer snapshot has all that it holds.
@@ -77,6 +79,9 @@ impl fmt::Display for FileReport {
         }
         if self.cut_off_bytes > 0 {
             write!(f, "; the last {} bytes do not count, the next segment repeats them", self.cut_off_bytes)?;
+        }
+        if self.room_bytes > 0 {
+            write!(f, "; the last {} bytes are zeros, room for more", self.room_bytes)?;
         }
         match (self.kind, self.footer_records) {
             (FileKind::Snapshot, None) => write!(f, "; its end is missing"),
@@ -277,6 +282,7 @@ fn examine<D: Disk>(
         bad_header: None,
         gaps: Vec::new(),
         cut_off_bytes: len - end,
+        room_bytes: 0,
         footer_records: None,
         is_obsolete: false,
     };
@@ -311,6 +317,10 @@ fn examine<D: Disk>(
             break;
         }
         let (offset, expected) = (cursor.offset, cursor.next_sequence);
+        if kind == FileKind::Segment && end == len && reader.is_blank_from(offset)? {
+            report.room_bytes = len - offset;
+            break;
+        }
         let is_found = reader.skip_to_block(&mut cursor)?;
         let blocks = (is_found && header.is_some()).then(|| cursor.next_sequence - expected);
         if cursor.offset > offset || blocks.is_some() {

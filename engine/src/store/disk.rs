@@ -2,7 +2,9 @@
 //!
 //! The server implements it with real files, the simulator with a disk that loses, tears and reorders what
 //! was not synced. All calls are synchronous and may block: the store runs on a thread of its own. There is
-//! no truncation and no writing in place, on purpose: the store never changes a byte that it has written.
+//! no truncation and no writing in place, on purpose: the store never changes a byte that it has written. An implementation may
+//! keep zeros behind what was appended until `close` (room for more, so that a sync need not note a new length); after a crash
+//! they are still there, and start-up takes them for the end of the log.
 
 use std::io;
 

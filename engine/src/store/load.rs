@@ -36,6 +36,8 @@ pub struct TornTail {
     pub offset: u64,
     /// How many bytes behind that are cut off.
     pub bytes: u64,
+    /// All of them are zeros: room that the writer had made for later, or writes of which only the length was kept.
+    pub is_blank: bool,
 }
 
 /// A block that is in memory until a sync says that it is safe.
@@ -241,8 +243,9 @@ impl<D: Disk, S: Sink> Load<'_, D, S> {
         }
         let end = if tail.commit_end == 0 { FILE_HEADER_BYTES as u64 } else { tail.commit_end };
         if !was_whole {
-            loaded.torn =
-                Some(TornTail { file: reader.name.to_string(), offset: end, bytes: segment.len - end });
+            let is_blank = reader.is_blank_from(end)?;
+            let (file, bytes) = (reader.name.to_string(), segment.len - end);
+            loaded.torn = Some(TornTail { file, offset: end, bytes, is_blank });
         }
         if tail.synced.0 >= header.first_sequence {
             loaded.last_number = header.number;

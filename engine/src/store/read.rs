@@ -165,6 +165,19 @@ impl<'d, D: Disk> FileReader<'d, D> {
         Ok(false)
     }
 
+    /// Whether there is nothing but zeros from `offset` on: room that was made and not used, or writes of which a crash kept
+    /// the length alone.
+    pub(crate) fn is_blank_from(&mut self, mut offset: u64) -> Result<bool, StoreError> {
+        while offset < self.len {
+            let bytes = self.peek(offset, READ_BYTES)?;
+            if bytes.is_empty() || bytes.iter().any(|&byte| byte != 0) {
+                return Ok(false);
+            }
+            offset += bytes.len() as u64;
+        }
+        Ok(true)
+    }
+
     fn block_at(&mut self, offset: u64, limit: u64, seed: u32) -> Result<Option<Block>, StoreError> {
         let Some(header) = BlockHeader::decode(self.peek(offset, BLOCK_HEADER_BYTES)?) else {
             return Ok(None);

@@ -7,10 +7,13 @@
 //! Why a change made before `ticket` is called can't miss the collection: the counter is changed under its stripe's
 //! lock, and `begin` comes before the collection takes any of these locks. If the collection found the stripe before the
 //! change, the lock hands the new number over to whoever changes.
+//!
+//! Replies that wait are counted, so that the disk's thread can tell whether it is worth waiting for more of them (see
+//! `gather`), and is not woken for each.
 
 use atomic_waker::AtomicWaker;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::thread::Thread;
 
@@ -22,6 +25,12 @@ pub(crate) struct Durability {
     safe: AtomicU64,
     /// The highest ticket that somebody waits for.
     wanted: AtomicU64,
+    /// Replies held back since the last collection began.
+    waiting: AtomicU64,
+    /// How many of them wake the disk's thread.
+    enough: AtomicU64,
+    /// Whether a change wakes it that nobody waits for.
+    heeds_changes: AtomicBool,
     /// One per I/O thread: woken when `safe` has grown.
     lanes: Box<[AtomicWaker]>,
     disk_thread: OnceLock<Thread>,
@@ -34,6 +43,9 @@ impl Durability {
             begun: AtomicU64::new(0),
             safe: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            enough: AtomicU64::new(1),
+            heeds_changes: AtomicBool::new(true),
             lanes: (0..io_threads).map(|_| AtomicWaker::new()).collect(),
             disk_thread: OnceLock::new(),
         }
@@ -49,11 +61,33 @@ impl Durability {
         self.safe.load(Ordering::Acquire) >= ticket
     }
 
-    /// Asks for a ticket to become safe soon.
+    /// Asks, for one more reply, that a ticket become safe soon.
     pub(crate) fn want(&self, ticket: u64) {
-        if self.wanted.fetch_max(ticket, Ordering::AcqRel) < ticket {
+        self.wanted.fetch_max(ticket, Ordering::AcqRel);
+        // In one order for all with `expect`: either it sees this reply, or this sees what is enough.
+        let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
+        if waiting >= self.enough.load(Ordering::SeqCst) {
             self.wake_disk();
         }
+    }
+
+    /// Something has changed that is not in the log.
+    pub(crate) fn note_change(&self) {
+        if self.heeds_changes.load(Ordering::Relaxed) {
+            self.wake_disk();
+        }
+    }
+
+    /// Whether the disk's thread is to be woken by changes alone. Not under `always`: whoever changes something will ask for
+    /// a ticket in a moment, and one waking is enough.
+    pub(crate) fn set_heeds_changes(&self, heeds_changes: bool) {
+        self.heeds_changes.store(heeds_changes, Ordering::Relaxed);
+    }
+
+    /// The disk's thread wants to be woken when this many replies wait; returns how many do.
+    pub(crate) fn expect(&self, enough: u64) -> u64 {
+        self.enough.store(enough, Ordering::SeqCst);
+        self.waiting.load(Ordering::SeqCst)
     }
 
     /// Has this I/O thread woken when more is safe.
@@ -78,9 +112,10 @@ impl Durability {
         self.wanted.load(Ordering::Acquire) > self.safe.load(Ordering::Acquire)
     }
 
-    /// The disk's thread begins a collection.
-    pub(crate) fn begin(&self) {
+    /// The disk's thread begins a collection; returns how many replies wait for it, about.
+    pub(crate) fn begin(&self) -> u64 {
         self.begun.fetch_add(1, Ordering::AcqRel);
+        self.waiting.swap(0, Ordering::SeqCst)
     }
 
     /// All collections that have begun are safe.
@@ -109,5 +144,16 @@ mod tests {
         durability.begin();
         durability.note_safe();
         assert!(durability.is_safe(late) && !durability.is_wanted());
+    }
+
+    #[test]
+    fn replies_that_wait_are_counted_until_a_collection_begins() {
+        let durability = Durability::new(1);
+        assert_eq!(durability.expect(2), 0);
+        durability.want(durability.ticket());
+        durability.want(durability.ticket());
+        assert_eq!(durability.expect(3), 2);
+        assert_eq!(durability.begin(), 2);
+        assert_eq!(durability.expect(1), 0);
     }
 }

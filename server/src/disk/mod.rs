@@ -74,7 +74,7 @@ impl Disk {
         let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
             shared.set_disk_thread(std::thread::current());
             let wake = Arc::clone(&shared);
-            node.set_log_wake(Box::new(move || wake.wake_disk()));
+            node.set_log_wake(Box::new(move || wake.note_change()));
             match prepare(&node, clock, &directory, own) {
                 Err(error) => drop(loaded.send(Err(error))),
                 Ok((store, journal)) => {
@@ -204,7 +204,15 @@ fn keep_all(store: &mut Store<Files>, journal: &mut Journal, clock: Clock) -> Re
 }
 
 fn tell_opening(opening: &Opening) {
-    if let Some(torn) = &opening.torn {
+    if let Some(torn) = opening.torn.as_ref().filter(|torn| torn.is_blank) {
+        log::info!(
+            "The log was not closed, as after a crash: {} ends at offset {}, the {} bytes behind are zeros",
+            torn.file,
+            torn.offset,
+            torn.bytes
+        );
+    }
+    if let Some(torn) = opening.torn.as_ref().filter(|torn| !torn.is_blank) {
         log::warn!(
             "The log ended in the middle of a write, as after a crash: the last {} bytes of {}, from offset {}, were not \
              known to be synced and do not count",

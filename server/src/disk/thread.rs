@@ -36,6 +36,9 @@ const COMMIT_REST_FACTOR: u64 = 20;
 /// ... but no longer than this: what kill -9 can cost beside what the process holds in its hands.
 const MAX_COMMIT_REST: Micros = Micros::from_millis(500);
 
+/// Replies that wait for a sync wait no longer than a sync takes, and no longer than this, for others to join them.
+const MAX_GATHER: Micros = Micros::from_millis(20);
+
 /// Under `appendfsync everysec`.
 const SYNC_INTERVAL: Micros = Micros::from_secs(1);
 
@@ -91,6 +94,13 @@ pub(crate) struct DiskThread {
     waiting_saves: Vec<oneshot::Sender<Result<(), String>>>,
     records_written: u64,
     safe_until: Micros,
+    /// Replies that waited for the last collection.
+    group: u64,
+    /// Replies that are expected to wait for the next one.
+    expected: u64,
+    /// When the last good sync ended, and how long syncs take.
+    synced_at: Micros,
+    sync_took: Micros,
 }
 
 /// A snapshot in the making.
@@ -132,6 +142,10 @@ impl DiskThread {
             waiting_saves: Vec::new(),
             records_written: 0,
             safe_until: now,
+            group: 0,
+            expected: 0,
+            synced_at: now,
+            sync_took: Micros(0),
         }
     }
 
@@ -175,6 +189,9 @@ impl DiskThread {
         }
         // Without a log only the commit at the end of a snapshot's walk counts.
         if self.has_log && (self.durability.is_wanted() || self.has_changes()) {
+            if is_urgent {
+                self.gather();
+            }
             self.commit().ok();
         } else if self.store.stats().is_failing {
             // Nobody changes anything, perhaps because nobody may: see whether the disk has come back.
@@ -184,11 +201,26 @@ impl DiskThread {
         }
     }
 
+    /// Waits a little for the clients whose replies left after the last sync: most ask again at once, and one sync serves
+    /// all. Without this they fall into groups that take turns, and each waits for the other's sync. It costs a client at most
+    /// the time of one sync, and whoever is alone nothing.
+    fn gather(&mut self) {
+        let until = self.synced_at + self.sync_took.min(MAX_GATHER);
+        while self.durability.expect(self.expected) < self.expected {
+            let now = self.now();
+            if now >= until {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_micros(until.since(now).0));
+        }
+        self.durability.expect(u64::MAX);
+    }
+
     /// Writes all that has changed; under `always`, or for somebody who waits, syncs it as well.
     fn commit(&mut self) -> Result<(), String> {
         let began = self.now();
         if self.batch.is_empty() {
-            self.durability.begin();
+            self.group = self.durability.begin();
             self.collected_at = began;
             if self.has_log {
                 self.journal.collect(&mut self.batch, began);
@@ -216,7 +248,12 @@ impl DiskThread {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
+        let began = self.now();
         self.store.sync()?;
+        self.synced_at = self.now();
+        let took = self.synced_at.since(began);
+        self.sync_took = Micros((self.sync_took.0 * 7 + took.0) / 8);
+        self.expected = self.group + self.durability.expect(u64::MAX);
         self.unsynced_since = None;
         if self.batch.is_empty() {
             self.safe_until = self.collected_at;
@@ -383,6 +420,9 @@ impl DiskThread {
             return;
         }
         self.next_look = now.monotonic + LOOK_INTERVAL;
+        let is_always = self.fsync() == AppendFsync::Always;
+        self.durability.set_heeds_changes(!is_always);
+        self.store.disk().set_makes_room(is_always);
         if self.snapshot.is_some() || now.monotonic < self.next_snapshot_try || self.store.stats().is_failing
         {
             return;
@@ -513,6 +553,7 @@ impl DiskThread {
         if self.has_log && self.has_changes() || is_failing {
             due = due.min(self.next_commit);
         }
+        self.durability.expect(1);
         if self.durability.is_wanted() && !is_failing {
             due = now;
         }

@@ -58,6 +58,10 @@ fn of_directory(directory: &Path, report: &Report) -> Verdict {
     let verdict = match &report.start {
         Ok(None) if report.files.is_empty() => "There are no counters here.".to_owned(),
         Ok(None) => "All is well.".to_owned(),
+        Ok(Some(torn)) if torn.is_blank => format!(
+            "All is well. The log was not closed, as after a crash; it ends at offset {} of {}, before {} bytes of zeros.",
+            torn.offset, torn.file, torn.bytes
+        ),
         Ok(Some(torn)) => format!(
             "The log ends in the middle of a write, as after a crash; a start goes on from offset {} of {} and leaves {} bytes out.",
             torn.offset, torn.file, torn.bytes
