@@ -99,7 +99,7 @@ def c6_a_set_while_others_count_leaves_no_error_behind(stage, _options):
     nodes = stage.cluster(3)
     writer, setter = nodes[0].client(), nodes[1].client()
     seen = []
-    for turn in range(4):
+    for turn in range(2):
         name, after, end = f"set:{turn}", 0, time.monotonic() + 1.5
         has_set = False
         while time.monotonic() < end:

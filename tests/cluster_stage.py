@@ -47,6 +47,17 @@ def wait_until(condition, limit, what, interval=0.02):
         time.sleep(interval)
 
 
+def at_best_of(attempts, measure):
+    """What `measure` returns, once it holds: for claims about moments, in which whatever else runs on the machine shows too."""
+    failures = []
+    for _ in range(attempts):
+        try:
+            return measure()
+        except Failed as failure:
+            failures.append(str(failure))
+    raise Failed(f"in none of {attempts} attempts: " + "; ".join(failures))
+
+
 class Client:
     """A connection that speaks RESP2."""
 
@@ -95,20 +106,22 @@ def encode(words):
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
 
 
-def free_port(taken=set()):
-    """A port that is free for clients, with its bus port; no two calls give the same."""
+def free_port(count=1, taken=set()):
+    """A port that is free for clients, with its bus port, and as many behind it; no two calls give the same."""
     while True:
-        port = random.SystemRandom().randrange(20_000, HIGHEST_PORT - BUS_PORT_OFFSET)
-        if port in taken or port + BUS_PORT_OFFSET in taken or port - BUS_PORT_OFFSET in taken:
+        first = random.SystemRandom().randrange(20_000, HIGHEST_PORT - BUS_PORT_OFFSET)
+        ports = range(first, first + count)
+        near = {port + offset for port in ports for offset in (-BUS_PORT_OFFSET, 0, BUS_PORT_OFFSET)}
+        if near & taken:
             continue
         try:
-            for candidate in (port, port + BUS_PORT_OFFSET):
+            for candidate in (port + offset for port in ports for offset in (0, BUS_PORT_OFFSET)):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", candidate))
         except OSError:
             continue
-        taken.add(port)
-        return port
+        taken.update(ports)
+        return first
 
 
 class Node:
@@ -131,15 +144,26 @@ class Node:
     def address(self):
         return (self.host, self.port)
 
+    def command(self):
+        """The server's command line, without the namespace."""
+        words = [self.server, "--port", str(self.port), "--bind", self.host, "--dir", self.dir, "--pidfile", ""]
+        words += ["--cluster-secret", self.secret, "--cluster-node-timeout", str(int(NODE_TIMEOUT * 1000))]
+        return words + self.options
+
     def start(self):
-        command = [] if self.namespace is None else ["ip", "netns", "exec", self.namespace]
-        command += [self.server, "--port", str(self.port), "--bind", self.host, "--dir", self.dir, "--pidfile", ""]
-        command += ["--cluster-secret", self.secret, "--cluster-node-timeout", str(int(NODE_TIMEOUT * 1000))]
-        command += self.options
+        within = [] if self.namespace is None else ["ip", "netns", "exec", self.namespace]
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment)
+            self.process = subprocess.Popen(
+                within + self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment
+            )
         wait_until(self.answers, START_LIMIT, f"{self} answers")
         return self
+
+    def said(self, at=0):
+        """Its log from that byte on."""
+        with open(self.log, "rb") as log:
+            log.seek(at)
+            return log.read().decode(errors="replace")
 
     def answers(self):
         check(self.process.poll() is None, f"{self} has ended with status {self.process.returncode}")
