@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from decimal import Decimal, localcontext
 
 from node import ROOT, Node, Refused, run_all, run_tool
@@ -408,6 +409,51 @@ def damage_refuses_to_start_and_can_be_repaired():
         assert status == 0 and "Nothing to repair" in repaired, repaired
 
 
+def append_block(path, records):
+    """Writes a block that is right in every respect behind the last one, as docs/disk-format.md says."""
+    with open(path, "rb") as file:
+        whole = file.read()
+    at, sequence = 64, int.from_bytes(whole[32:40], "little")
+    while whole[at : at + 4] == b"DBLK":
+        at += 32 + int.from_bytes(whole[at + 8 : at + 12], "little")
+        sequence += 1
+    size = len(records).to_bytes(4, "little")
+    block = size + size + sequence.to_bytes(8, "little") + bytes(4) + (1).to_bytes(4, "little") + records
+    crc = zlib.crc32(block, zlib.crc32(whole[:8] + whole[24:32] + whole[16:24]))
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(b"DBLK" + crc.to_bytes(4, "little") + block)
+
+
+def a_state_that_cant_be_read_is_damage_though_its_checksum_is_right():
+    def record(name, payload):
+        return b"\1" + bytes([len(name)]) + name + bytes([len(payload) + 1]) + payload
+
+    with Directory() as directory, directory.node("--appendfsync", "always") as node:
+        client = node.start().client()
+        client("INCRBY", "good", 5)
+        client("INCRBY", "bad", 7)
+        assert node.stop() == 0
+        path = directory.store(directory.segments()[-1])
+        # The example of `engine/src/state.rs`: 42, and the same cut off.
+        append_block(path, record(b"made", bytes([1, 0, 0, 0x54])) + record(b"bad", bytes([1, 0, 0])))
+        said = node.refuses_to_start()
+        assert re.search(os.path.basename(path) + r" can't be used, in the block at offset \d+: counter bad", said), said
+        for what in (directory.name, path):
+            status, said = run_tool("--check", what)
+            assert status == 1 and re.search(r"in the block at offset \d+: counter bad", said), said
+        status, said = run_tool("--repair", directory.name)
+        assert status == 0 and os.path.basename(path) + ".damaged" in said, said
+        assert values(node.start().client(), "good", "bad", "made") == ["5", "7", "42"]
+        assert node.stop() == 0
+        # What a later version has written is no damage: it must not be repaired away.
+        append_block(directory.store(directory.segments()[-1]), record(b"later", bytes([2])))
+        status, said = run_tool("--check", directory.name)
+        assert status == 1 and "a later version of the server" in said, said
+        status, said = run_tool("--repair", directory.name)
+        assert status == 1 and "a later version of the server" in said, said
+
+
 def a_missing_segment_refuses_to_start():
     with Directory() as directory, directory.node("--appendfsync", "always") as node:
         for round in range(3):
@@ -561,5 +607,5 @@ def memory_limit_refuses_new_counters_only():
 
 if __name__ == "__main__":
     tests = [value for value in list(globals().values()) if getattr(value, "__module__", "") == "__main__"]
-    helpers = (values, refused, fill, dump, place, same, nobody_waits, wait_until)
+    helpers = (values, refused, fill, dump, place, same, nobody_waits, wait_until, append_block)
     run_all([test for test in tests if callable(test) and not isinstance(test, type) and test not in helpers], sys.argv[1:])

@@ -24,6 +24,10 @@ use crate::store::{Batch, Block, Record, Source, StoreError};
 use crate::time::Micros;
 use std::sync::Arc;
 
+mod inspect;
+
+pub use inspect::StateInspector;
+
 /// Counters taken from one stripe under one lock.
 const DRAIN_STEP: usize = 256;
 

@@ -10,8 +10,8 @@ use std::io::{ErrorKind, Result};
 use std::path::PathBuf;
 
 use engine::store::{
-    Batch, Block, Disk, FORMAT_VERSION, Options, Sink, SnapshotStep, Source, Store, StoreError, TornTail,
-    check,
+    AnyRecord, Batch, Block, Disk, FORMAT_VERSION, Options, Sink, SnapshotStep, Source, Store, StoreError,
+    TornTail, check,
 };
 
 /// A directory in memory, without faults.
@@ -158,7 +158,7 @@ fn files_of_every_version_are_read() {
         let len = fixture(version).0["counters-0000000003.log"].len() as u64;
         let file = "counters-0000000003.log".to_owned();
         assert_eq!(opening.torn, Some(TornTail { file, offset: len - 4, bytes: 4, is_blank: false }));
-        let report = check(&mut fixture(version)).unwrap();
+        let report = check(&mut fixture(version), &mut AnyRecord).unwrap();
         assert_eq!(report.files.len(), 3);
         assert_eq!(report.files[0].footer_records, Some(20));
     }

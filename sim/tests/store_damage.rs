@@ -9,7 +9,9 @@ mod store_run;
 
 use std::collections::BTreeSet;
 
-use engine::store::{Disk, Stats, Store, StoreError, check, repair};
+use engine::store::{
+    AnyRecord, Disk, Inspector, Record, Stats, Store, StoreError, Unreadable, check, repair,
+};
 use sim::disk::{Dice, FakeDisk};
 use store_run::{Recovered, Run, States, options, seeds};
 
@@ -244,10 +246,10 @@ fn forged_headers_are_refused_and_repaired_without_a_panic() {
                 bytes[field..field + 8].copy_from_slice(&number.to_le_bytes());
                 reseal(&mut bytes);
                 disk.plant(&name, &bytes);
-                check(&mut disk).unwrap();
+                check(&mut disk, &mut AnyRecord).unwrap();
                 match try_open(&disk, seed) {
                     Ok(states) => assert!(committed.contains(&states)),
-                    Err(_) => assert!(repair(&mut disk, 1).unwrap().is_some()),
+                    Err(_) => assert!(repair(&mut disk, 1, &mut AnyRecord).unwrap().is_some()),
                 }
                 try_open(&disk, seed).unwrap();
             }
@@ -265,7 +267,7 @@ fn a_later_format_is_refused_and_left_alone() {
     disk.plant(&name, &bytes);
     let before = files(&disk);
     assert!(matches!(try_open(&disk, 4), Err(StoreError::Newer { version: 2, .. })));
-    assert!(matches!(repair(&mut disk, 4), Err(StoreError::Newer { version: 2, .. })));
+    assert!(matches!(repair(&mut disk, 4, &mut AnyRecord), Err(StoreError::Newer { version: 2, .. })));
     assert_eq!(files(&disk), before);
 }
 
@@ -284,8 +286,10 @@ fn repair_keeps_what_can_be_read_and_sets_the_rest_aside() {
                 bytes[at] ^= 1 << dice.below(8);
                 disk.plant(&name, &bytes);
                 let what = format!("seed {seed}, {name} flipped at {at}");
-                let report = check(&mut disk).unwrap_or_else(|error| panic!("{what}: {error}"));
-                let repaired = repair(&mut disk, 1).unwrap_or_else(|error| panic!("{what}: {error}"));
+                let report =
+                    check(&mut disk, &mut AnyRecord).unwrap_or_else(|error| panic!("{what}: {error}"));
+                let repaired =
+                    repair(&mut disk, 1, &mut AnyRecord).unwrap_or_else(|error| panic!("{what}: {error}"));
                 let states = try_open(&disk, seed).unwrap_or_else(|error| panic!("{what}: {error}"));
                 let Some(repaired) = repaired else {
                     assert!(report.start.is_ok() && states == *last, "{what}");
@@ -299,7 +303,7 @@ fn repair_keeps_what_can_be_read_and_sets_the_rest_aside() {
                 if at < 64 {
                     assert_eq!(states, *last, "{what}: only a header was damaged, so nothing is lost");
                 }
-                assert!(repair(&mut disk, 1).unwrap().is_none(), "{what}: it is whole now");
+                assert!(repair(&mut disk, 1, &mut AnyRecord).unwrap().is_none(), "{what}: it is whole now");
             }
         }
     }
@@ -311,7 +315,7 @@ fn repair_survives_a_missing_segment() {
     let gone = segments(&disk)[1].clone();
     disk.remove(&gone).unwrap();
     assert!(matches!(try_open(&disk, 6), Err(StoreError::Missing { file, .. }) if file == gone));
-    let repaired = repair(&mut disk, 1).unwrap().unwrap();
+    let repaired = repair(&mut disk, 1, &mut AnyRecord).unwrap().unwrap();
     assert_eq!(repaired.missing, [gone]);
     try_open(&disk, 6).unwrap();
 }
@@ -322,6 +326,62 @@ fn a_snapshot_without_its_log_is_refused_and_repaired_as_it_is() {
     let log = segments(&disk);
     log.iter().for_each(|name| disk.remove(name).unwrap());
     assert!(matches!(try_open(&disk, 6), Err(StoreError::Missing { file, .. }) if file == log[0]));
-    assert!(repair(&mut disk, 1).unwrap().is_some_and(|repaired| repaired.records > 0));
+    assert!(repair(&mut disk, 1, &mut AnyRecord).unwrap().is_some_and(|repaired| repaired.records > 0));
     assert!(!try_open(&disk, 6).unwrap().is_empty());
+}
+
+/// Takes no record whose payload has a number that divides by seven: what the server is for states that it can't decode.
+struct NoSevens;
+
+impl Inspector for NoSevens {
+    fn restart(&mut self) {}
+
+    fn record(&mut self, record: Record<'_>) -> Result<(), Unreadable> {
+        let digits = record.payload.unwrap_or_default().iter().copied().filter(u8::is_ascii_digit);
+        let number = digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+        let is_good = record.payload.is_none() || number % 7 != 0;
+        if is_good { Ok(()) } else { Err(Unreadable::Broken(format!("a seven: {number}"))) }
+    }
+}
+
+#[test]
+fn records_that_mean_nothing_are_found_and_repair_leaves_them_out_and_nothing_else() {
+    for seed in seeds(6) {
+        let (mut disk, committed) = written(seed, true);
+        let before = files(&disk);
+        let report = check(&mut disk, &mut NoSevens).unwrap();
+        let bad: u64 = report.files.iter().map(|file| file.bad_record_count).sum();
+        assert!(bad > 0, "seed {seed}: no number divides by seven");
+        let error = report.start.unwrap_err().to_string();
+        assert!(error.contains("a seven") && error.contains("in the block at offset"), "{error}");
+        assert_eq!(files(&disk), before, "a check changes nothing");
+        let repaired = repair(&mut disk, 1, &mut NoSevens).unwrap().expect("there was something to repair");
+        assert!(!repaired.set_aside.is_empty());
+        assert!(repair(&mut disk, 1, &mut NoSevens).unwrap().is_none(), "seed {seed}: it is whole now");
+        let states = try_open(&disk, seed).unwrap();
+        let last = committed.last().unwrap();
+        let ever: BTreeSet<_> = committed.iter().flatten().collect();
+        let mut judge = NoSevens;
+        for (key, payload) in last {
+            let is_good = judge.record(Record { kind: key.0, key: &key.1, payload: Some(payload) }).is_ok();
+            assert!(!is_good || states.get(key) == Some(payload), "seed {seed}: a good state was lost");
+        }
+        assert!(states.iter().all(|state| ever.contains(&state)), "seed {seed}: a state that never was");
+    }
+}
+
+#[test]
+fn what_a_later_server_has_written_is_not_repaired_away() {
+    struct Newer;
+    impl Inspector for Newer {
+        fn restart(&mut self) {}
+
+        fn record(&mut self, _: Record<'_>) -> Result<(), Unreadable> {
+            Err(Unreadable::Newer("written by a later server".to_owned()))
+        }
+    }
+    let (mut disk, _) = written(4, true);
+    let before = files(&disk);
+    assert!(matches!(repair(&mut disk, 1, &mut Newer), Err(StoreError::Unusable { .. })));
+    assert_eq!(files(&disk), before);
 }

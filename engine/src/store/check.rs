@@ -11,10 +11,63 @@ use super::format::seed;
 use super::load::{Layout, Sink, TornTail, load};
 use super::read::{Cursor, FileReader, footer_of};
 use super::snapshot::SnapshotWriter;
-use super::{Batch, Block, Disk, FileKind, StoreError};
+use super::{Batch, Block, Disk, FileKind, Record, StoreError};
 
 /// Missing files that a report names at most.
 const MAX_MISSING_NAMED: usize = 100;
+
+/// Bad records of a file that a report names at most.
+const MAX_BAD_NAMED: usize = 10;
+
+/// Knows what records mean: the store itself knows only whether bytes are what was written.
+pub trait Inspector {
+    /// All that was given is forgotten: it comes again from the beginning.
+    fn restart(&mut self);
+
+    /// The next record, in the order in which they count.
+    ///
+    /// # Errors
+    /// It means nothing: a start would refuse it. Nothing of it has been taken over.
+    fn record(&mut self, record: Record<'_>) -> Result<(), Unreadable>;
+}
+
+/// Why a record whose bytes are as they were written means nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// A later version of the server has written it.
+    Newer(String),
+    /// It is not what any version writes.
+    Broken(String),
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unreadable::Newer(what) | Unreadable::Broken(what) => f.write_str(what),
+        }
+    }
+}
+
+/// Takes every record for good.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AnyRecord;
+
+impl Inspector for AnyRecord {
+    fn restart(&mut self) {}
+
+    fn record(&mut self, _: Record<'_>) -> Result<(), Unreadable> {
+        Ok(())
+    }
+}
+
+/// A record that means nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// Of its block, from the start of the file.
+    pub offset: u64,
+    /// Which it is, and what is wrong with it.
+    pub reason: Unreadable,
+}
 
 /// Bytes of a file that are not the blocks that should be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +97,10 @@ pub struct FileReport {
     pub bad_header: Option<String>,
     /// What is wrong behind the header.
     pub gaps: Vec<Gap>,
+    /// Records that are as they were written and mean nothing; the first ten.
+    pub bad_records: Vec<BadRecord>,
+    /// How many there are in all.
+    pub bad_record_count: u64,
     /// Bytes at its end that the next segment says do not count.
     pub cut_off_bytes: u64,
     /// Zeros at its end: room that was made for more and not used.
@@ -58,7 +115,7 @@ impl FileReport {
     /// Whether all that was written is there.
     pub fn is_whole(&self) -> bool {
         let has_footer = self.kind == FileKind::Segment || self.footer_records == Some(self.records);
-        self.bad_header.is_none() && self.gaps.is_empty() && has_footer
+        self.bad_header.is_none() && self.gaps.is_empty() && self.bad_record_count == 0 && has_footer
     }
 }
 
@@ -76,6 +133,13 @@ impl fmt::Display for FileReport {
             if let Some(blocks) = gap.blocks {
                 write!(f, " ({blocks} blocks)")?;
             }
+        }
+        for bad in &self.bad_records {
+            write!(f, "; in the block at offset {}: {}", bad.offset, bad.reason)?;
+        }
+        let more = self.bad_record_count - self.bad_records.len() as u64;
+        if more > 0 {
+            write!(f, "; {more} more records that can't be used")?;
         }
         if self.cut_off_bytes > 0 {
             write!(f, "; the last {} bytes do not count, the next segment repeats them", self.cut_off_bytes)?;
@@ -100,21 +164,88 @@ pub struct Report {
     pub start: Result<Option<TornTail>, StoreError>,
 }
 
-/// Reads all files of the store and changes nothing.
+/// Reads all files of the store and changes nothing. Records that a start would read are shown to the inspector.
 ///
 /// # Errors
 /// `Disk`: a file could not be read. `Newer`: it can't be understood.
-pub fn check<D: Disk>(disk: &mut D) -> Result<Report, StoreError> {
+pub fn check<D: Disk, I: Inspector>(disk: &mut D, inspector: &mut I) -> Result<Report, StoreError> {
     let layout = Layout::read(disk)?;
     let newest = layout.newest_snapshot().map_or(0, |(number, _)| number);
     let family = known_family(disk, &layout)?;
+    inspector.restart();
     let mut files = Vec::new();
     for (number, kind, len) in in_order(&layout, 0) {
-        let mut report = examine(disk, &layout, (kind, number, len), family, |_, _| Ok(()))?;
-        report.is_obsolete = number < newest;
+        let is_obsolete = number < newest;
+        let mut bad = BadRecords::default();
+        let mut report = examine(disk, &layout, (kind, number, len), family, |_, block| {
+            if is_obsolete { Ok(()) } else { bad.inspect(&block, inspector, |_| ()) }
+        })?;
+        report.is_obsolete = is_obsolete;
+        bad.tell(&mut report);
         files.push(report);
     }
-    Ok(Report { files, start: load(disk, &mut Nowhere).map(|loaded| loaded.torn) })
+    let start = load(disk, &mut Nowhere).map(|loaded| loaded.torn);
+    let start = start.and_then(|torn| first_bad(&files).map_or(Ok(torn), Err));
+    Ok(Report { files, start })
+}
+
+/// The error with which a start would refuse the first bad record.
+fn first_bad(files: &[FileReport]) -> Option<StoreError> {
+    let of_file = |file: &FileReport| file.bad_records.first().cloned().map(|bad| (file.name.clone(), bad));
+    let (file, bad) = files.iter().find_map(of_file)?;
+    Some(StoreError::Unusable { file, offset: bad.offset, reason: bad.reason.to_string() })
+}
+
+/// The bad records of one file.
+#[derive(Default)]
+struct BadRecords {
+    named: Vec<BadRecord>,
+    count: u64,
+    /// The first that a later server has written.
+    newer: Option<BadRecord>,
+}
+
+impl BadRecords {
+    /// Shows a block to the inspector; `good` gets what it takes.
+    fn inspect<I: Inspector>(
+        &mut self,
+        block: &Block,
+        inspector: &mut I,
+        mut good: impl FnMut(Record<'_>),
+    ) -> Result<(), StoreError> {
+        if footer_of(block).is_some() {
+            return Ok(());
+        }
+        let inspected = block.for_each(|record| match inspector.record(record) {
+            Ok(()) => good(record),
+            Err(reason) => {
+                let bad = BadRecord { offset: block.offset, reason };
+                self.count += 1;
+                if matches!(bad.reason, Unreadable::Newer(_)) {
+                    self.newer.get_or_insert_with(|| bad.clone());
+                }
+                if self.named.len() < MAX_BAD_NAMED {
+                    self.named.push(bad);
+                }
+            }
+        });
+        inspected.map(|_| ())
+    }
+
+    fn tell(self, report: &mut FileReport) {
+        report.bad_records = self.named;
+        report.bad_record_count = self.count;
+    }
+
+    /// What a later server has written must not be dropped.
+    fn refuse_newer(&self, file: &str) -> Result<(), StoreError> {
+        let Some(bad) = &self.newer else { return Ok(()) };
+        Err(StoreError::Unusable {
+            file: file.to_owned(),
+            offset: bad.offset,
+            reason: bad.reason.to_string(),
+        })
+    }
 }
 
 /// What [`repair`] did.
@@ -137,48 +268,69 @@ pub struct Repaired {
 ///
 /// # Errors
 /// `Disk`: as it was, save a temporary file; or repaired, with damaged files not yet renamed (the next start would
-/// remove them). `Newer`: as it was.
-pub fn repair<D: Disk>(disk: &mut D, seed: u64) -> Result<Option<Repaired>, StoreError> {
+/// remove them). `Newer`, or `Unusable` for a record of a later server: as it was.
+pub fn repair<D: Disk, I: Inspector>(
+    disk: &mut D,
+    seed: u64,
+    inspector: &mut I,
+) -> Result<Option<Repaired>, StoreError> {
     match load(disk, &mut Nowhere) {
-        Ok(_) => return Ok(None),
-        Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => {}
+        Ok(_) | Err(StoreError::Damaged { .. } | StoreError::Missing { .. }) => {}
         Err(error @ (StoreError::Disk { .. } | StoreError::Newer { .. } | StoreError::Unusable { .. })) => {
             return Err(error);
         }
+    }
+    if check(disk, inspector)?.start.is_ok() {
+        return Ok(None);
     }
     let layout = Layout::read(disk)?;
     let family = known_family(disk, &layout)?;
     let start = salvage_start(disk, &layout, family)?;
     let number = 1 + in_order(&layout, 0).last().map_or(0, |&(number, _, _)| number);
     // The first sequence of the log to come is not known before all is read, so all is read twice.
-    let mut last = 0;
-    for (number, kind, len) in in_order(&layout, start) {
-        examine(disk, &layout, (kind, number, len), family, |_, block| {
-            last = last.max(match footer_of(&block) {
-                Some(footer) => footer.leans_on,
-                None if kind == FileKind::Segment => block.header.sequence,
-                None => 0,
-            });
-            Ok(())
-        })?;
-    }
+    let last = look_before_repair(disk, &layout, (start, family), inspector)?;
     let mut writer = SnapshotWriter::begin(disk, family.unwrap_or(seed), number, last + 1, true)?;
     let mut files = Vec::new();
+    inspector.restart();
     for (number, kind, len) in in_order(&layout, start) {
-        files.push(examine(disk, &layout, (kind, number, len), family, |disk, block| {
-            if footer_of(&block).is_some() {
-                return Ok(());
-            }
+        let mut bad = BadRecords::default();
+        let mut report = examine(disk, &layout, (kind, number, len), family, |disk, block| {
             let mut batch = Batch::new();
-            block.for_each(|record| batch.push(record))?;
+            bad.inspect(&block, inspector, |record| batch.push(record))?;
             let records = batch.len();
             writer.add(disk, batch.chunks, records)
-        })?);
+        })?;
+        bad.tell(&mut report);
+        files.push(report);
     }
     writer.finish(disk, last)?;
     let set_aside = set_aside(disk, &files)?;
     let (snapshot, records) = (FileKind::Snapshot.name(number), writer.records);
     Ok(Some(Repaired { snapshot, records, missing: missing(&layout, start), files, set_aside }))
+}
+
+/// The last sequence that the files from number `start` on have or speak of.
+fn look_before_repair<D: Disk, I: Inspector>(
+    disk: &mut D,
+    layout: &Layout,
+    (start, family): (u64, Option<u64>),
+    inspector: &mut I,
+) -> Result<u64, StoreError> {
+    let mut last = 0;
+    inspector.restart();
+    for (number, kind, len) in in_order(layout, start) {
+        let mut bad = BadRecords::default();
+        let report = examine(disk, layout, (kind, number, len), family, |_, block| {
+            last = last.max(match footer_of(&block) {
+                Some(footer) => footer.leans_on,
+                None if kind == FileKind::Segment => block.header.sequence,
+                None => 0,
+            });
+            bad.inspect(&block, inspector, |_| ())
+        })?;
+        bad.refuse_newer(&report.name)?;
+    }
+    Ok(last)
 }
 
 /// Where to begin: at the newest whole snapshot, so that what was removed since an older one stays removed; if none
@@ -281,6 +433,8 @@ fn examine<D: Disk>(
         records: 0,
         bad_header: None,
         gaps: Vec::new(),
+        bad_records: Vec::new(),
+        bad_record_count: 0,
         cut_off_bytes: len - end,
         room_bytes: 0,
         footer_records: None,

@@ -25,6 +25,14 @@ pub trait Sink {
 
     /// `done` of `total` bytes have been read.
     fn progress(&mut self, _done: u64, _total: u64) {}
+
+    /// All blocks have been given. Nothing has been written yet.
+    ///
+    /// # Errors
+    /// As for `block`.
+    fn end(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// What the end of the log lost in a crash: it had been written but not synced.
@@ -143,6 +151,7 @@ pub(crate) fn load<D: Disk, S: Sink>(disk: &mut D, sink: &mut S) -> Result<Loade
         return Err(ends_early(load.disk.directory(), &layout, &loaded, reached, leans_on));
     }
     loaded.family = load.family;
+    load.sink.end()?;
     Ok(loaded)
 }
 

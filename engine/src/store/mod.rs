@@ -31,7 +31,9 @@ mod snapshot;
 use std::collections::BTreeMap;
 
 pub use batch::Batch;
-pub use check::{FileReport, Gap, Repaired, Report, check, family, repair};
+pub use check::{
+    AnyRecord, BadRecord, FileReport, Gap, Inspector, Repaired, Report, Unreadable, check, family, repair,
+};
 pub use disk::Disk;
 pub use error::StoreError;
 pub use format::{

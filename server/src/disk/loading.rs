@@ -39,7 +39,10 @@ pub(crate) fn load(
         let mut sink = LoadingSink::start(scope, node, clock, loaders, own)?;
         let opened = Store::open(files, options, &mut sink);
         // What went wrong in a loader shows in the store as a block that nobody takes.
-        sink.finish()?;
+        sink.finish();
+        if let Some(problem) = sink.problem {
+            return Err(problem);
+        }
         let (store, opening) = opened.map_err(|error| error.to_string())?;
         node.finish_loading();
         Ok((store, opening))
@@ -53,6 +56,8 @@ struct LoadingSink<'scope, 'env> {
     #[allow(clippy::type_complexity, reason = "a loader is its queue and its thread")]
     loaders: Vec<(SyncSender<Arc<Block>>, ScopedJoinHandle<'scope, Result<(), String>>)>,
     next_report: Micros,
+    /// The first loader's reason to refuse.
+    problem: Option<String>,
 }
 
 impl<'scope, 'env> LoadingSink<'scope, 'env> {
@@ -74,17 +79,22 @@ impl<'scope, 'env> LoadingSink<'scope, 'env> {
                 .map_err(|error| format!("can't start a thread to load counters: {error}"))?;
             loaders.push((sender, thread));
         }
-        Ok(LoadingSink { node, clock, loaders, next_report: now + REPORT_INTERVAL })
+        Ok(LoadingSink { node, clock, loaders, next_report: now + REPORT_INTERVAL, problem: None })
     }
 
     /// Waits for the loaders.
-    fn finish(self) -> Result<(), String> {
-        for (sender, thread) in self.loaders {
+    fn finish(&mut self) {
+        for (sender, thread) in self.loaders.drain(..) {
             drop(sender);
-            thread.join().expect("a loader that panics takes the process with it")?;
+            let loaded = thread.join().expect("a loader that panics takes the process with it");
+            self.problem = self.problem.take().or(loaded.err());
         }
-        Ok(())
     }
+}
+
+/// Stops the store; `LoadingSink::problem` tells why, this is not shown.
+fn refused(file: &str) -> StoreError {
+    StoreError::Unusable { file: file.to_owned(), offset: 0, reason: String::new() }
 }
 
 fn run_loader(mut loader: Loader<'_>, blocks: &Receiver<Arc<Block>>) -> Result<(), String> {
@@ -105,9 +115,7 @@ impl Sink for LoadingSink<'_, '_> {
         let block = Arc::new(block);
         for (sender, _) in &self.loaders {
             if sender.send(Arc::clone(&block)).is_err() {
-                // The loader has met a record that it refuses; `finish` tells which. This error is not shown.
-                let file = block.file().to_owned();
-                return Err(StoreError::Unusable { file, offset: 0, reason: String::new() });
+                return Err(refused(block.file()));
             }
         }
         Ok(())
@@ -121,6 +129,12 @@ impl Sink for LoadingSink<'_, '_> {
             self.next_report = now + REPORT_INTERVAL;
             log::info!("Loading: {:.0}% of {total} bytes", loading.percent());
         }
+    }
+
+    /// Before the store writes anything: what is refused is left as it is.
+    fn end(&mut self) -> Result<(), StoreError> {
+        self.finish();
+        if self.problem.is_some() { Err(refused("")) } else { Ok(()) }
     }
 }
 

@@ -4,6 +4,7 @@ use super::directory::Directory;
 use super::files::Files;
 use super::{keep_all, loading, thread};
 use crate::shell::Clock;
+use engine::durable::StateInspector;
 use engine::store::{Commit, FileReport, Report, check as check_store, repair as repair_store};
 use engine::{Node, NodeId, ddb};
 use std::fmt::Write;
@@ -34,7 +35,8 @@ pub(crate) fn check(path: &Path, store_name: &str) -> Result<Verdict, String> {
     let directory = if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory };
     let mut files =
         Files::new(&directory).map_err(|error| format!("can't open {}: {error}", directory.display()))?;
-    let report = check_store(&mut files).map_err(|error| error.to_string())?;
+    let report =
+        check_store(&mut files, &mut StateInspector::default()).map_err(|error| error.to_string())?;
     match file {
         None => Ok(of_directory(&directory, &report)),
         Some(name) => {
@@ -101,7 +103,8 @@ pub(crate) fn repair(path: &Path, store_name: &str) -> Result<Verdict, String> {
     }
     let directory = Directory::take_existing(path)?;
     let seed = u64::from_le_bytes(crate::process::random()?);
-    let repaired = repair_store(&mut directory.files()?, seed).map_err(|error| error.to_string())?;
+    let repaired = repair_store(&mut directory.files()?, seed, &mut StateInspector::default())
+        .map_err(|error| error.to_string())?;
     let mut text = format!("{}\n", directory.path().display());
     let Some(repaired) = repaired else {
         text.push_str("Nothing to repair: the counters can be loaded as they are.\n");
