@@ -107,6 +107,15 @@ struct Plain {
     subtracted: i128,
 }
 
+/// How far the own stream has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OwnStream {
+    /// The last publication of any counter.
+    pub(crate) head: Seq,
+    /// Every member has applied it up to here.
+    pub(crate) acknowledged: Seq,
+}
+
 /// What a counter needs that other nodes know of, or that somebody watches.
 #[derive(Debug, Default)]
 pub(crate) struct Full {
@@ -118,8 +127,12 @@ pub(crate) struct Full {
     generation: Generation,
     /// The highest SET known; `None`: there was none.
     record: Option<Box<Record>>,
-    /// The publication that first carried the record.
+    /// The publication that first carried the record, or the generation if there is no record.
     pub(crate) record_seq: Seq,
+    /// A later publication that carried it again; zero: none.
+    pub(crate) told_again: Seq,
+    /// The last publication said zero, exactly: others may have removed the counter since.
+    pub(crate) has_published_zero: bool,
     subtracted: Subtractions,
     /// Shards of departed members within the own one.
     inheritance: Inheritance,
@@ -166,6 +179,14 @@ impl Counter {
             marks: Marks::default(),
             decimals_plus_one: NonZeroU8::MIN,
         }
+    }
+
+    /// A counter that begins in a generation: see `Keyspace::floor_of`.
+    pub(crate) fn born_in(mut self, generation: Generation) -> Counter {
+        if !generation.is_zero() {
+            self.make_full().generation = generation;
+        }
+        self
     }
 
     pub(crate) fn name(&self) -> &[u8] {
@@ -353,7 +374,7 @@ impl Counter {
             Side::Plain(plain) => self.own().saturating_add(plain.value),
             Side::Full(full) => {
                 let mut total = Total::default();
-                for units in full.parts(self.stated(), now, horizons) {
+                for units in full.parts(self.stated(), now, Some(horizons)) {
                     total.include(Value::saturating_from_units(units));
                 }
                 total.saturating()
@@ -413,7 +434,7 @@ impl Counter {
         generation: Generation,
         is_deletion: bool,
         is_shared: bool,
-        acknowledged: Seq,
+        stream: OwnStream,
         now: Micros,
         horizons: &Horizons,
     ) {
@@ -432,14 +453,16 @@ impl Counter {
             }
             return;
         }
-        let own = self.stated();
+        let mut own = self.stated();
+        // What is not published yet is seen as well. Whatever is published of it later has a higher seq than this.
+        own.seq = own.seq.max(stream.head);
         let full = self.make_full();
         let before = full.record.take().unwrap_or_default();
         let peers = full.peers.iter().map(|peer| peer.stated(before.generation, now, horizons));
         let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
         full.record = Some(before);
         full.since_start = full.since_start.take().map(|_| Box::default());
-        self.learn(record, acknowledged);
+        self.learn(record, stream.acknowledged);
         self.make_full().is_restated = true;
     }
 
@@ -451,11 +474,16 @@ impl Counter {
         }
         let own = self.own().units();
         let full = self.make_full();
-        let inherited = full.inheritance.restate(&record);
-        let amount = full.subtracted.amount_for(record.observed_of(MemberIndex::SELF)) - inherited;
+        if full.generation >= record.generation {
+            self.learn_older(record);
+            return true;
+        }
         if full.record_seq != Seq::ZERO && full.record_seq <= acknowledged {
             full.subtracted.forget_before(full.generation);
         }
+        let inherited = full.inheritance.restate(&record);
+        let amount =
+            full.subtracted.amount_for(record.observed_of(MemberIndex::SELF), full.generation) - inherited;
         let is_counted = full.seq != Seq::ZERO || own != 0 || !full.subtracted.is_empty();
         if is_counted {
             full.subtracted.note(full.generation, amount);
@@ -463,15 +491,26 @@ impl Counter {
         if full.seq == Seq::ZERO {
             full.subtracted.collapse();
         }
-        let older = full.record.as_ref().map_or(Generation::ZERO, |record| record.generation);
-        full.peers.iter_mut().for_each(|peer| peer.note_new_record(older, record.generation));
         full.generation = record.generation;
-        full.record = Some(Box::new(record));
-        full.record_seq = Seq::ZERO;
+        full.replace_record(record);
         full.is_restated = is_counted;
         full.track = None;
         self.put_own(Value::saturating_from_units(own - amount));
         true
+    }
+
+    /// Takes over a generation that is higher than the one known, but not above that of the own shard: nothing of this shard
+    /// was there to be observed.
+    fn learn_older(&mut self, record: Record) {
+        let own = self.own().units();
+        let full = self.make_full();
+        let inherited = full.inheritance.restate(&record);
+        full.replace_record(record);
+        if inherited != 0 {
+            full.is_restated = true;
+            full.track = None;
+            self.put_own(Value::saturating_from_units(own + inherited));
+        }
     }
 
     /// Makes a departed member's shard a part of the own one, as it is read here: its line stands where it held last. True if
@@ -546,7 +585,7 @@ impl Counter {
 
     /// Whether it reads zero for good here: no shard counts anything, none moves, and none is still to be restated.
     pub(crate) fn is_zero(&self) -> bool {
-        self.reads_zero(|full, shard| shard.generation(full.record_generation()) == full.record_generation())
+        self.reads_zero(|full, shard| shard.generation(full.record_generation()) >= full.record_generation())
     }
 
     /// Whether users should not see it: it was deleted, and nobody has counted since.
@@ -578,7 +617,22 @@ impl Counter {
 
     /// Whether nobody here holds on to it: a zero may go.
     pub(crate) fn is_disposable(&self) -> bool {
-        !self.marks.has(Marks::PRECISION_SET) && self.subscribers() == 0 && self.is_zero()
+        self.is_let_go() && self.is_zero()
+    }
+
+    /// Whether nobody holds on to it, it rests, and its parts cancel out though they are not zero.
+    pub(crate) fn is_balanced(&self) -> bool {
+        let Some(full) = self.full().filter(|_| self.is_let_go()) else { return false };
+        if full.track.is_some() || full.peers.iter().any(|peer| peer.moving().is_some()) {
+            return false;
+        }
+        // Nothing moves, so any moment will do.
+        let parts = full.parts(self.stated(), Micros(0), None);
+        parts.fold(0, i128::saturating_add) == 0 && !self.is_zero()
+    }
+
+    fn is_let_go(&self) -> bool {
+        !self.marks.has(Marks::PRECISION_SET) && self.subscribers() == 0
     }
 }
 
@@ -612,15 +666,29 @@ impl Full {
         self.since_start = None;
     }
 
-    /// What each part of the total adds, in units: the SET's value, the own shard, each peer's.
-    fn parts(&self, own: Stated, now: Micros, horizons: &Horizons) -> impl Iterator<Item = i128> {
+    /// Another SET is in force.
+    fn replace_record(&mut self, record: Record) {
+        let older = self.record_generation();
+        self.peers.iter_mut().for_each(|peer| peer.note_new_record(older, record.generation));
+        self.record = Some(Box::new(record));
+        (self.record_seq, self.told_again) = (Seq::ZERO, Seq::ZERO);
+    }
+
+    /// What each part of the total adds, in units: the SET's value, the own shard, each peer's. Without horizons, peers' as they
+    /// were published.
+    fn parts(&self, own: Stated, now: Micros, horizons: Option<&Horizons>) -> impl Iterator<Item = i128> {
         let record = self.record.as_deref();
         let generation = record.map_or(Generation::ZERO, |record| record.generation);
         let counts = move |shard: Stated| match record {
             None => shard.value.units(),
             Some(record) => record.counts(&shard),
         };
-        let peers = self.peers.iter().map(move |peer| counts(peer.stated(generation, now, horizons)));
+        let peers = self.peers.iter().map(move |peer| {
+            counts(match horizons {
+                Some(horizons) => peer.stated(generation, now, horizons),
+                None => peer.as_published(generation),
+            })
+        });
         std::iter::once(record.map_or(0, |record| record.value.units()))
             .chain(std::iter::once(own.value.units()))
             .chain(peers)
@@ -648,6 +716,21 @@ impl Full {
                 Merged::Advanced
             }
         }
+    }
+
+    /// A peer has no such shard any more: it is zero, in the generation that it was in.
+    pub(crate) fn void_peer(&mut self, member: MemberIndex, seq: Seq) {
+        let record = self.record_generation();
+        let Some(place) = self.peers.iter().position(|peer| peer.member() == member) else { return };
+        let generation = self.peers[place].generation(record);
+        if generation >= record {
+            self.peers.swap_remove(place);
+            return;
+        }
+        let mut zero =
+            PeerShard::new(member, seq, Value::ZERO, self.peers[place].decimals(), None, Vec::new());
+        zero.set_generation(generation, record);
+        self.peers[place] = zero;
     }
 
     /// Takes a departed member's shard away and returns it.

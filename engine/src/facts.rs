@@ -5,13 +5,13 @@
 //! | key | payload | meaning |
 //! |---|---|---|
 //! | `nodes` | count, then each: 20 bytes | the table of nodes: ids by number, from 0. It only ever grows |
-//! | `self` | 20 bytes id, incarnation, clock, 20 bytes id | whose counters these are; the highest incarnation used; the last deletion of everything, its clock and its author (zeros: none) |
+//! | `self` | 20 bytes id, incarnation, clock, 20 bytes id [, generation] | whose counters these are; the highest incarnation used; the last deletion of everything, its clock and its author (zeros: none); the highest generation of a counter that was removed, if there was one |
 //! | `applied` | count, then each: number of the node, seq | up to where each node's stream, the own one too, is on disk |
 //!
 //! Example, `self` of a node in its incarnation 7 (20 bytes of 0x11): `01 11..11 07 00 00..00`.
 
 use crate::cluster::wire::{DecodeError, Decoded, Put, Reader};
-use crate::ids::{MemberIndex, NodeId, Seq};
+use crate::ids::{Generation, MemberIndex, NodeId, Seq};
 use crate::shard::MAX_MEMBERS;
 use std::collections::BTreeMap;
 
@@ -49,6 +49,8 @@ pub(crate) struct NodeFacts {
     /// The highest incarnation used.
     pub(crate) incarnation: u32,
     pub(crate) last_reset: LastReset,
+    /// No counter that was removed was in a higher generation: counters made later begin in it.
+    pub(crate) floor: Generation,
     /// Up to where each member's stream has been applied; under `MemberIndex::SELF` the last own publication.
     pub(crate) applied: BTreeMap<MemberIndex, Seq>,
 }
@@ -56,7 +58,8 @@ pub(crate) struct NodeFacts {
 impl NodeFacts {
     /// Whether the record `SELF` is the same.
     pub(crate) fn is_same_self(&self, other: &NodeFacts) -> bool {
-        (self.id, self.incarnation, self.last_reset) == (other.id, other.incarnation, other.last_reset)
+        (self.id, self.incarnation, self.last_reset, self.floor)
+            == (other.id, other.incarnation, other.last_reset, other.floor)
     }
 }
 
@@ -113,6 +116,9 @@ pub(crate) fn encode_self(facts: &NodeFacts, id: NodeId) -> Vec<u8> {
     out.put_unsigned(facts.incarnation.into());
     out.put_unsigned(facts.last_reset.clock.into());
     out.put_id(facts.last_reset.author);
+    if !facts.floor.is_zero() {
+        out.put_generation(facts.floor);
+    }
     out
 }
 
@@ -124,6 +130,9 @@ pub(crate) fn decode_self(bytes: &[u8], facts: &mut NodeFacts) -> Decoded<NodeId
     facts.last_reset =
         LastReset { clock: reader.number("clock of the last reset")?, author: reader.id("author of it")? };
     facts.id = Some(id);
+    if !reader.is_empty() {
+        facts.floor = reader.generation("highest generation removed")?;
+    }
     reader.end()?;
     Ok(id)
 }
@@ -186,6 +195,7 @@ mod tests {
             id: Some(id(1)),
             incarnation: 7,
             last_reset: LastReset { clock: 1 << 60, author: id(2) },
+            floor: Generation { time: 1 << 50, author: 3 },
             applied: BTreeMap::from([(MemberIndex(3), Seq { incarnation: 4, n: 5 })]),
         };
         let mut read = NodeFacts::default();

@@ -70,7 +70,7 @@ impl Record {
                 value: shard.value,
             };
             match observed.iter_mut().find(|before| before.member == shard.member) {
-                Some(before) if shard.member == MemberIndex::SELF || shard.seq > before.seq => *before = now,
+                Some(before) if shard.seq > before.seq || is_ours_now(before, &now) => *before = now,
                 // At the seq observed before, the shard counts nothing under this record, however far its line has moved on
                 // since: the author has seen no more of it.
                 Some(_) => {}
@@ -101,14 +101,24 @@ impl Record {
     }
 }
 
+/// Whether an observation of the own shard is later than one before. It is, also at the same seq, unless a crash has lost what
+/// was observed then.
+fn is_ours_now(before: &Observed, now: &Observed) -> bool {
+    now.member == MemberIndex::SELF && now.seq >= before.seq
+}
+
 /// What an owner has subtracted from its shard, oldest first: (the generation that it left, the amount).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Subtractions(pub(crate) Vec<(Generation, i128)>);
 
 impl Subtractions {
-    /// The amount to subtract on learning of a record that observed this of the own shard.
-    pub(crate) fn amount_for(&self, seen: Option<&Observed>) -> i128 {
-        match seen {
+    /// The amount to subtract on learning of a record that observed this of the own shard, which is in generation `own` now.
+    ///
+    /// What was observed in a generation before all that is remembered says nothing: every member has known a later state
+    /// since (see `forget_before`), or the counter has been removed and begun anew.
+    pub(crate) fn amount_for(&self, seen: Option<&Observed>, own: Generation) -> i128 {
+        let oldest = self.0.first().map_or(own, |(left, _)| *left);
+        match seen.filter(|seen| seen.generation >= oldest) {
             None => -self.0.iter().map(|(_, amount)| amount).sum::<i128>(),
             Some(seen) => {
                 let since = self.0.iter().filter(|(left, _)| *left >= seen.generation);
@@ -130,9 +140,10 @@ impl Subtractions {
     /// Makes one of all: nobody can have observed the shard between two of them.
     pub(crate) fn collapse(&mut self) {
         let sum: i128 = self.0.iter().map(|(_, amount)| amount).sum();
-        self.0.clear();
-        if sum != 0 {
-            self.note(Generation::ZERO, sum);
+        self.0.truncate(1);
+        match self.0.first_mut() {
+            Some((_, amount)) if sum != 0 => *amount = sum,
+            Some(_) | None => self.0.clear(),
         }
     }
 

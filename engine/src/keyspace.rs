@@ -16,7 +16,7 @@ mod durable;
 pub(crate) use durable::Noted;
 
 use crate::clients::Wake;
-use crate::counter::{Counter, Marks, Name, PrecisionId};
+use crate::counter::{Counter, Marks, Name, OwnStream, PrecisionId};
 use crate::ids::{Generation, Seq};
 use crate::member_ids::MemberIds;
 use crate::precision::{Precision, PrecisionTable, TooManyPrecisions};
@@ -62,8 +62,9 @@ pub struct Keyspace {
     author: AtomicU64,
     /// Peers may still hold later states of own shards than we do: what is counted meanwhile is noted apart.
     pub(crate) is_recovering: AtomicBool,
-    /// Every member has applied our stream up to here.
-    acknowledged: RwLock<Seq>,
+    own_stream: RwLock<OwnStream>,
+    /// The highest floor of all stripes.
+    floor: RwLock<Generation>,
     /// For the cluster.
     pub(crate) dirty: Listening,
     /// For the log.
@@ -149,6 +150,8 @@ struct Stripe {
     table: HashTable<Slot>,
     counters: Slab<Counter>,
     lists: Lists,
+    /// No counter with a SET that was removed here was in a higher generation: see `Keyspace::collect_zeros`.
+    floor: Generation,
 }
 
 /// What somebody must look at later, by index.
@@ -218,7 +221,7 @@ impl Stripe {
 impl Lists {
     /// Notes a counter that reads zero now, to be looked at once it has lingered.
     fn note_zero(&mut self, counter: &mut Counter, index: u32, now: Micros) {
-        if !counter.marks.has(Marks::ZERO_LISTED) && counter.is_disposable() {
+        if !counter.marks.has(Marks::ZERO_LISTED) && (counter.is_disposable() || counter.is_balanced()) {
             counter.marks.set(Marks::ZERO_LISTED, true);
             self.zeros.push_back((now + ZERO_LINGER, index));
         }
@@ -244,6 +247,8 @@ pub(crate) enum Cause {
     Recovery,
     /// A departed member's shard was made a part of the own one.
     Takeover,
+    /// It does not: it was published, by its owner, here or elsewhere.
+    Publication,
 }
 
 /// What a counter was before a change.
@@ -267,7 +272,12 @@ impl Before {
 impl Keyspace {
     /// An empty keyspace whose hashes are seeded with `seed`, so that names can't be chosen to collide.
     pub fn new(seed: u64, default_precision: Precision) -> Keyspace {
-        let stripe = || Stripe { table: HashTable::new(), counters: Slab::new(), lists: Lists::default() };
+        let stripe = || Stripe {
+            table: HashTable::new(),
+            counters: Slab::new(),
+            lists: Lists::default(),
+            floor: Generation::ZERO,
+        };
         let mut precisions = PrecisionTable::new();
         let default = precisions.id(default_precision).expect("an empty table has room");
         Keyspace {
@@ -282,7 +292,8 @@ impl Keyspace {
             generation_time: AtomicU64::new(0),
             author: AtomicU64::new(0),
             is_recovering: AtomicBool::new(false),
-            acknowledged: RwLock::new(Seq::ZERO),
+            own_stream: RwLock::default(),
+            floor: RwLock::default(),
             dirty: Listening::default(),
             unlogged: Listening::default(),
         }
@@ -304,11 +315,37 @@ impl Keyspace {
 
     /// Every member has applied our stream up to here.
     pub(crate) fn acknowledged(&self) -> Seq {
-        *self.acknowledged.read()
+        self.own_stream.read().acknowledged
     }
 
-    pub(crate) fn set_acknowledged(&self, seq: Seq) {
-        *self.acknowledged.write() = seq;
+    /// The same; it never goes back: what is forgotten is forgotten.
+    pub(crate) fn note_acknowledged(&self, seq: Seq) {
+        let acknowledged = &mut self.own_stream.write().acknowledged;
+        *acknowledged = seq.max(*acknowledged);
+    }
+
+    /// The last publication of any counter.
+    pub(crate) fn set_own_head(&self, seq: Seq) {
+        self.own_stream.write().head = seq;
+    }
+
+    fn own_stream(&self) -> OwnStream {
+        *self.own_stream.read()
+    }
+
+    /// The highest floor of all stripes, for the disk.
+    pub(crate) fn floor(&self) -> Generation {
+        *self.floor.read()
+    }
+
+    /// What was removed before the start was in no higher generation.
+    pub(crate) fn raise_floor(&self, floor: Generation) {
+        (0..STRIPES).for_each(|number| {
+            let mut stripe = self.lock(number);
+            stripe.floor = stripe.floor.max(floor);
+        });
+        let highest = &mut *self.floor.write();
+        *highest = floor.max(*highest);
     }
 
     /// Takes note of a generation from elsewhere.
@@ -417,7 +454,8 @@ impl Keyspace {
         if !is_creating_allowed {
             return Err(NoRoom.into());
         }
-        let mut counter = Counter::new(name, self.default_precision_id());
+        let floor = if self.dirty.is_on() { stripe.floor } else { Generation::ZERO };
+        let mut counter = Counter::new(name, self.default_precision_id()).born_in(floor);
         let before = Before::of(&counter);
         let result = change(&mut counter)?;
         let index = stripe.insert(place.hash, counter);
@@ -492,7 +530,8 @@ impl Keyspace {
             lists.unlogged.push(index);
             self.unlogged.note(number);
         }
-        if before.is_hidden != counter.is_deleted() {
+        let is_faded = before.is_hidden && (counter.is_disposable() || counter.is_balanced());
+        if before.is_hidden != (is_faded || counter.is_deleted()) {
             counter.marks.set(Marks::HIDDEN, !before.is_hidden);
             if before.is_hidden {
                 self.len.fetch_add(1, Ordering::Relaxed);
@@ -500,7 +539,7 @@ impl Keyspace {
                 self.len.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        if counter.is_own_zero() {
+        if counter.is_own_zero() || (cause == Cause::Publication && counter.is_balanced()) {
             lists.note_zero(counter, index, now);
         }
     }
@@ -516,7 +555,7 @@ impl Keyspace {
         let has_something_to_say = match cause {
             Cause::Recovery => full.track.is_some() || full.is_restated,
             Cause::Takeover => true,
-            Cause::Command => {
+            Cause::Command | Cause::Publication => {
                 if is_moved && !is_restated {
                     if full.track.is_none() {
                         full.track = Some(Box::new(Track::start(now, before.own)));
@@ -556,7 +595,7 @@ impl Keyspace {
                 generation,
                 false,
                 is_shared,
-                self.acknowledged(),
+                self.own_stream(),
                 now.monotonic,
                 &self.horizons,
             );
@@ -578,7 +617,7 @@ impl Keyspace {
                 generation,
                 true,
                 is_shared,
-                self.acknowledged(),
+                self.own_stream(),
                 now.monotonic,
                 &self.horizons,
             );
@@ -590,6 +629,17 @@ impl Keyspace {
             self.remove_if(name, Counter::is_disposable);
         }
         deleted.is_ok()
+    }
+
+    /// Deletes a counter whose parts cancel out, as a client would, if it is still one.
+    pub(crate) fn delete_at(&self, handle: Handle, now: Now) {
+        let generation = self.next_generation(now);
+        self.update_at(handle, Cause::Command, now.monotonic, |counter| {
+            if counter.is_balanced() {
+                let (zero, stream) = (Value::ZERO, self.own_stream());
+                counter.set(zero, generation, true, true, stream, now.monotonic, &self.horizons);
+            }
+        });
     }
 
     /// Takes a counter away without a trace if it is as it should be for that.
@@ -664,9 +714,14 @@ impl Keyspace {
         });
     }
 
-    /// Removes counters that have read zero for `ZERO_LINGER`, that nobody holds on to, and of which `is_settled` says that
-    /// no other node could bring them back. The others are looked at again after as long.
-    pub(crate) fn collect_zeros(&self, now: Micros, is_settled: impl Fn(&Counter) -> bool) {
+    /// Looks at counters that have read zero for `ZERO_LINGER`, that rest and that nobody holds on to, and does with each what
+    /// `judge` says. Those that stay are looked at again after as long.
+    ///
+    /// A counter that is removed may be counted again here while another member still has the SET that was in force. That SET
+    /// may have observed a shard of ours that is no more; so the new shard begins in a generation that is as high, the stripe's
+    /// `floor`, in which nobody can have observed anything of it.
+    pub(crate) fn collect_zeros(&self, now: Micros, mut judge: impl FnMut(Handle, &Counter) -> Fate) {
+        let mut highest = self.floor();
         for number in 0..STRIPES {
             let mut stripe = self.lock(number);
             let stripe = &mut *stripe;
@@ -676,14 +731,26 @@ impl Keyspace {
                 stripe.lists.zeros.pop_front();
                 let Some(counter) = stripe.counters.get_mut(index) else { continue };
                 counter.marks.set(Marks::ZERO_LISTED, false);
-                if counter.is_disposable() && is_settled(counter) {
+                let is_disposable = counter.is_disposable();
+                if !is_disposable && !counter.is_balanced() {
+                    continue;
+                }
+                let fate = judge(Handle { stripe: number as u16, index }, counter);
+                if fate == Fate::Removed && is_disposable {
+                    stripe.floor = stripe.floor.max(counter.generation()).max(counter.stated().generation);
+                    highest = highest.max(stripe.floor);
                     let place = self.place(counter.name());
                     self.remove_at(stripe, place, index);
-                } else {
-                    stripe.lists.note_zero(counter, index, now);
+                    continue;
                 }
+                if fate != Fate::Kept && !counter.marks.has(Marks::HIDDEN) {
+                    counter.marks.set(Marks::HIDDEN, true);
+                    self.len.fetch_sub(1, Ordering::Relaxed);
+                }
+                stripe.lists.note_zero(counter, index, now);
             }
         }
+        *self.floor.write() = highest;
     }
 
     /// Forgets every counter.
@@ -809,6 +876,17 @@ impl Keyspace {
 
 /// Longest empty list of changed counters that keeps its memory.
 const MAX_IDLE_LIST: usize = 256;
+
+/// What becomes of a counter that reads zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Some member that lives does not know yet that it is zero.
+    Kept,
+    /// All that live know; one that is down does not. Users do not see it any more.
+    Hidden,
+    /// All members know. Users do not see it any more, and nobody can bring it back: it goes.
+    Removed,
+}
 
 /// There is no room for a further counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::error::ClientError;
 use crate::facts::Kept;
 use crate::glob::{Case, is_match};
 use crate::ids::NodeId;
-use crate::keyspace::{Cursor, Keyspace};
+use crate::keyspace::{Cursor, Fate, Keyspace};
 use crate::latency::Latency;
 use crate::monitor;
 use crate::pubsub::{Pubsub, TICK};
@@ -469,7 +469,7 @@ impl Node {
         drop(next);
         self.pubsub.tick(&self.keyspace, now.monotonic);
         if !self.keyspace.dirty.is_on() {
-            self.keyspace.collect_zeros(now.monotonic, |_| true);
+            self.keyspace.collect_zeros(now.monotonic, |_, _| Fate::Removed);
         }
         self.stats.sample_rates(now.monotonic);
         self.close_idle(now.monotonic);

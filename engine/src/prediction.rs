@@ -425,10 +425,13 @@ impl Track {
     }
 
     fn settle_at(&self, pace: &Pace) -> Micros {
-        let gap = self.rhythm.gap();
-        let after = if self.rhythm.has_gaps() && gap * SILENCE_GAPS <= micros(pace.soon) {
+        // A counter of which no rhythm is known is said early if its budget allows that (see `EARLY_SHARE`).
+        let is_long = |silence: Micros, gaps: f64| {
+            self.rhythm.has_gaps() && self.rhythm.gap() * gaps <= micros(silence)
+        };
+        let after = if is_long(pace.soon, SILENCE_GAPS) {
             pace.soon
-        } else if !self.rhythm.has_gaps() || gap * SHORT_SILENCE_GAPS <= micros(pace.quiet) {
+        } else if is_long(pace.quiet, SHORT_SILENCE_GAPS) {
             pace.quiet
         } else {
             pace.settle

@@ -402,7 +402,7 @@ fn subscribe_makes_no_counter_above_the_memory_limit() {
     conn.run("INCR there");
     conn.run("CONFIG SET maxmemory 1");
     let mut tries = 0;
-    support::eventually("the limit is noticed", || {
+    eventually("the limit is noticed", || {
         tries += 1;
         conn.run(&format!("INCR try:{tries}")).starts_with("-OOM ")
     });

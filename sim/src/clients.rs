@@ -81,6 +81,7 @@ impl Clients {
     pub fn act(&mut self, number: usize, plan: &Plan, world: &mut World<'_>, oracle: &mut Oracle) -> Micros {
         let Client { host, manner, gap } = self.clients[number];
         let counter = self.dice.below(plan.counters as u64) as CounterId;
+        note_balances(counter, world, oracle, self);
         let mut desk = Desk { clients: self, world, oracle, plan };
         if desk.world.hosts[host].is_answering() {
             match manner {
@@ -266,9 +267,20 @@ fn millis_of(reply: &Reply) -> Option<Micros> {
     }
 }
 
+/// Shows the judge whatever nodes have deleted by themselves, before anything that follows from it.
+pub fn note_balances(counter: CounterId, world: &World<'_>, oracle: &mut Oracle, clients: &Clients) {
+    for host in 0..world.hosts.len() {
+        if let Some(process) = world.hosts[host].process.as_deref() {
+            let state = process.inspect(clients.name(counter), world.local(host));
+            oracle.note_balance(place_of(world, host), counter, &state);
+        }
+    }
+}
+
 /// Where and when something happens on a host that runs a process.
 pub fn place_of(world: &World<'_>, host: usize) -> Place {
     let process = world.hosts[host].process.as_deref().expect("only running nodes have a place");
     let life = world.hosts[host].life;
-    Place { host, life, id: process.id(), epoch: process.reset_epoch(), now: world.now }
+    let (id, epoch, is_alone) = (process.id(), process.reset_epoch(), process.members().len() == 1);
+    Place { host, life, id, epoch, now: world.now, is_alone, is_acquainted: process.is_acquainted() }
 }

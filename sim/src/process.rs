@@ -113,6 +113,9 @@ pub trait Process {
     fn inspect(&self, name: &[u8], now: Now) -> CounterState;
     /// The members that it knows, itself included.
     fn members(&self) -> Vec<NodeId>;
+    /// Whether it has received everything from each member at least once. What all members had acknowledged before it joined
+    /// is forgotten by then, and it can't be asked what it has seen of that.
+    fn is_acquainted(&self) -> bool;
     /// The DEBUG RESET that it has carried out last.
     fn reset_epoch(&self) -> Epoch;
     /// What a disk would hold if it were perfect; `None` if this program has no disk.

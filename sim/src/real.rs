@@ -140,6 +140,10 @@ impl Process for Running {
         self.cluster.member_ids()
     }
 
+    fn is_acquainted(&self) -> bool {
+        self.cluster.is_acquainted()
+    }
+
     fn reset_epoch(&self) -> Epoch {
         let epoch = self.cluster.reset_epoch();
         (epoch.clock, epoch.author.author(0))

@@ -1,6 +1,6 @@
 //! One seed from start to end: faults and clients, then healing, then the demands of the end.
 
-use crate::clients::{Clients, place_of};
+use crate::clients::{Clients, note_balances, place_of};
 use crate::faults::{Faults, Stage};
 use crate::oracle::{CounterId, Finding, Oracle};
 use crate::plan::Plan;
@@ -68,7 +68,7 @@ pub fn run(program: &dyn Program, plan: &Plan, trace: Trace) -> Report {
     let stage = Stage {
         plan,
         world: World::new(program, plan, trace),
-        oracle: Oracle::new(),
+        oracle: Oracle::new(program.abilities().has_zeros),
         clients: Clients::new(plan),
     };
     let mut run = Run { stage, faults: Faults::new(plan) };
@@ -138,6 +138,9 @@ impl Run<'_> {
 
     fn look_at(&mut self, counters: &[CounterId]) {
         let Stage { plan, world, oracle, clients } = &mut self.stage;
+        for &counter in counters {
+            note_balances(counter, world, oracle, clients);
+        }
         for host in 0..plan.hosts {
             let Some(process) = world.hosts[host].process.as_deref() else { continue };
             let place = place_of(world, host);
@@ -175,6 +178,10 @@ impl Run<'_> {
     /// Lets time pass without clients and faults.
     fn pass(&mut self, time: Micros) {
         let until = self.stage.world.now + time;
+        while until.since(self.stage.world.now) > POLL_INTERVAL {
+            self.pass(POLL_INTERVAL);
+            self.sweep();
+        }
         while let Some(errand) = self.stage.world.run(until) {
             if errand == Errand::Glance {
                 let now = self.stage.world.now;

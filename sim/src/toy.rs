@@ -340,6 +340,10 @@ impl Process for Node {
         self.members.keys().copied().collect()
     }
 
+    fn is_acquainted(&self) -> bool {
+        true
+    }
+
     fn reset_epoch(&self) -> Epoch {
         (0, 0)
     }

@@ -155,7 +155,7 @@ impl Refusal {
 
 /// Says "I am here", as of when the lines hold, and what the sender has of everybody.
 ///
-/// Body: stamp, echo, hold, flags (1 complete, 2 recovering), as-of age, sent seq, count, digests.
+/// Body: stamp, echo, hold, flags (1 complete, 2 recovering), as-of age, sent seq, settled seq, count, digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Heartbeat {
     /// The sender's monotonic clock at sending.
@@ -164,7 +164,8 @@ pub(crate) struct Heartbeat {
     pub(crate) echo: Micros,
     /// How long before `stamp` that was.
     pub(crate) hold: Micros,
-    /// Every publication up to `sent` has been sent on this link.
+    /// Every publication up to `sent` has been sent on this link, and every SET that the sender made before it had applied
+    /// what its digests say is among them.
     pub(crate) is_complete: bool,
     /// The sender does not know yet what its own shards are.
     pub(crate) is_recovering: bool,
@@ -172,6 +173,8 @@ pub(crate) struct Heartbeat {
     pub(crate) as_of_age: Micros,
     /// What has been sent on this link of the sender's own stream.
     pub(crate) sent: Seq,
+    /// Every member has the sender's own stream up to here, as the sender knows: it remembers no subtractions of before.
+    pub(crate) settled: Seq,
     pub(crate) digests: Vec<Digest>,
 }
 
@@ -206,6 +209,7 @@ impl Heartbeat {
         frame.put_u8(u8::from(self.is_complete) | u8::from(self.is_recovering) << 1);
         frame.put_unsigned(self.as_of_age.min(MAX_AGE).0.into());
         frame.put_seq(self.sent);
+        frame.put_seq(self.settled);
         frame.put_unsigned(self.digests.len() as u128);
         for digest in &self.digests {
             let flags = u32::from(digest.has_link) | u32::from(digest.is_departed) << 1;
@@ -227,6 +231,7 @@ impl Heartbeat {
         let flags = reader.u8("flags")?;
         let as_of_age = Micros(reader.number("as-of age")?);
         let sent = reader.seq("sent")?;
+        let settled = reader.seq("settled")?;
         let count: usize = reader.number("number of digests")?;
         let mut digests = Vec::new();
         for _ in 0..count {
@@ -251,6 +256,7 @@ impl Heartbeat {
             is_recovering: flags & 2 != 0,
             as_of_age,
             sent,
+            settled,
             digests,
         })
     }

@@ -2,10 +2,9 @@
 
 use crate::cluster::frame::{Digest, Heartbeat, kind};
 use crate::cluster::link::{Link, Outgoing};
-use crate::cluster::members::{MemberState, Report};
+use crate::cluster::members::Report;
 use crate::cluster::wire::{Decoded, Put, Reader};
 use crate::cluster::{Cluster, FOLLOW, LinkId};
-use crate::counter::Counter;
 use crate::ids::{MemberIndex, Seq};
 use crate::time::Micros;
 
@@ -26,6 +25,7 @@ impl Cluster {
         let head = self.publisher.stream.head();
         let is_complete = self.recovery.is_none()
             && link.is_same_epoch
+            && self.publisher.has_looked(&self.node.keyspace, now)
             && out.is_some_and(|out| out.walk.is_none() && out.position >= head);
         let (echo, hold) =
             link.last_stamp.map_or((Micros(0), Micros(0)), |(stamp, at)| (stamp, now.since(at)));
@@ -37,6 +37,7 @@ impl Cluster {
             is_recovering: self.recovery.is_some(),
             as_of_age: now.since(self.publisher.as_of(&self.node.keyspace, now)),
             sent: out.map_or(Seq::ZERO, |out| out.position),
+            settled: self.node.keyspace.acknowledged(),
             digests: self.digests(now),
         };
         if let Some(link) = self.links.get_mut(&id) {
@@ -89,6 +90,10 @@ impl Cluster {
         if heartbeat.is_complete && is_same_epoch {
             self.note_as_of(member, heartbeat.sent, as_of(heartbeat.as_of_age));
         }
+        if let Some(peer) = self.peers.get_mut(&member).filter(|_| is_same_epoch) {
+            peer.settled = heartbeat.settled;
+            peer.was_complete |= heartbeat.is_complete && peer.stream.head() >= heartbeat.sent;
+        }
         let indices = self.links.get(&id).map(|link| link.indices.clone()).unwrap_or_default();
         for digest in &heartbeat.digests {
             let Some(&about) = indices.get(&digest.member) else { continue };
@@ -134,16 +139,13 @@ impl Cluster {
     /// A member has our stream up to `applied`.
     fn take_acknowledgement(&mut self, id: LinkId, member: MemberIndex, applied: Seq, is_complete: bool) {
         let Some(peer) = self.peers.get_mut(&member) else { return };
-        if is_complete {
-            peer.acknowledged = peer.acknowledged.max(applied);
-        }
-        let floor = peer.copy_floor.get(&MemberIndex::SELF).copied().unwrap_or(Seq::ZERO);
+        // One that has lost something in a crash has less than it had.
+        peer.acknowledged = if is_complete { applied } else { peer.acknowledged.min(applied) };
         if let Some(link) = self.links.get_mut(&id)
             && link.has_echoed
             && !link.outgoing.contains_key(&MemberIndex::SELF)
         {
-            let position = if applied < floor { Seq::ZERO } else { applied };
-            link.outgoing.insert(MemberIndex::SELF, Outgoing { position, walk: None });
+            link.outgoing.insert(MemberIndex::SELF, Outgoing { position: applied, walk: None });
         }
         let Some(recovery) = &mut self.recovery else { return };
         if !recovery.waiting.contains(&member) {
@@ -232,7 +234,7 @@ impl Cluster {
         let everybody = acknowledged.map(|(_, peer)| peer.acknowledged).min().unwrap_or(Seq::ZERO);
         let links = self.slowest_link(MemberIndex::SELF);
         self.publisher.stream.trim(everybody, links.unwrap_or_else(|| self.publisher.stream.head()));
-        self.node.keyspace.set_acknowledged(everybody);
+        self.node.keyspace.note_acknowledged(everybody);
         let origins: Vec<MemberIndex> = self.peers.keys().copied().collect();
         for origin in origins {
             let others = self.peers.iter().filter(|(m, _)| **m != origin && self.members.index_of_live(**m));
@@ -251,51 +253,5 @@ impl Cluster {
     fn slowest_link(&self, origin: MemberIndex) -> Option<Seq> {
         let outgoing = self.links.values().filter_map(|link| link.outgoing.get(&origin));
         outgoing.map(|out| out.walk.map_or(out.position, |walk| walk.target)).min()
-    }
-
-    /// Removes counters that read zero for good: every member that lives knows it. One that is down gets a copy of everything
-    /// when it comes back, since it can't be told of what is no more.
-    pub(super) fn collect_zeros(&mut self) {
-        let now = self.now.monotonic;
-        if !self.node.keyspace.dirty.is_on() || self.recovery.is_some() {
-            return;
-        }
-        let is_up = |member: MemberIndex| {
-            self.members.index_of_live(member)
-                && self.members.state(member, now, self.timeout) != MemberState::Down
-        };
-        let up: Vec<MemberIndex> = self.peers.keys().copied().filter(|member| is_up(*member)).collect();
-        let acknowledged = up.iter().map(|member| self.peers[member].acknowledged).min();
-        let holds = |origin: MemberIndex| {
-            let others = up.iter().filter(|member| **member != origin);
-            others.map(|member| self.peers[member].holds.get(&origin).copied().unwrap_or(Seq::ZERO)).min()
-        };
-        let has_removed = std::cell::Cell::new(false);
-        let is_settled = |counter: &Counter| {
-            let Some(full) = counter.full() else { return true };
-            let own = full.track.is_none()
-                && !full.is_restated
-                && acknowledged.is_none_or(|acknowledged| full.seq <= acknowledged);
-            let is_settled = own
-                && full
-                    .peers()
-                    .iter()
-                    .all(|shard| holds(shard.member()).is_none_or(|holds| shard.seq() <= holds));
-            has_removed.set(has_removed.get() | is_settled);
-            is_settled
-        };
-        self.node.keyspace.collect_zeros(now, is_settled);
-        if !has_removed.get() {
-            return;
-        }
-        let heads: Vec<(MemberIndex, Seq)> =
-            std::iter::once((MemberIndex::SELF, self.publisher.stream.head()))
-                .chain(self.peers.iter().map(|(member, peer)| (*member, peer.stream.head())))
-                .collect();
-        for (member, peer) in &mut self.peers {
-            if !up.contains(member) {
-                peer.copy_floor.extend(heads.iter().copied());
-            }
-        }
     }
 }

@@ -85,7 +85,6 @@ impl Cluster {
         for peer in self.peers.values_mut() {
             peer.holds.remove(&departed);
             peer.has_buried.remove(&departed);
-            peer.copy_floor.remove(&departed);
         }
         for link in self.links.values_mut() {
             link.indices.retain(|_, ours| *ours != departed);

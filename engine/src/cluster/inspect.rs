@@ -85,6 +85,11 @@ impl Cluster {
         std::iter::once(self.members.own().id).chain(peers).collect()
     }
 
+    /// Whether everything that each member had to tell has been received at least once.
+    pub fn is_acquainted(&self) -> bool {
+        self.peers.iter().all(|(member, peer)| peer.was_complete || !self.members.index_of_live(*member))
+    }
+
     /// How much is kept, by what it is.
     pub fn sizes(&self) -> Vec<(&'static str, usize)> {
         let rings = self.peers.values().map(|peer| peer.stream.len()).sum::<usize>();

@@ -38,6 +38,7 @@ impl Cluster {
         let facts = &mut kept.facts;
         facts.incarnation = self.members.own().incarnation;
         facts.last_reset = LastReset { clock: self.epoch.clock, author: self.epoch.author };
+        facts.floor = self.node.keyspace.floor().max(facts.floor);
         let mut note = |member, head: Seq| {
             if head != Seq::ZERO {
                 facts.applied.insert(member, head);

@@ -28,6 +28,7 @@ mod publish;
 mod receive;
 mod send;
 mod stream;
+mod zeros;
 
 use crate::cluster::gossip::Announcement;
 use crate::cluster::link::Link;
@@ -37,6 +38,7 @@ use crate::cluster::publish::Publisher;
 use crate::cluster::stream::Stream;
 use crate::cluster::view::Traffic;
 use crate::ids::{Generation, MemberIndex, NodeId, Seq};
+use crate::keyspace::Cause;
 use crate::node::{Node, TaskResult};
 use crate::prediction::Pace;
 use crate::time::{Micros, Now};
@@ -178,13 +180,14 @@ struct Peer {
     stream: Stream,
     /// It has said that it has applied ours up to here, and that nothing of its own was left to tell us.
     acknowledged: Seq,
+    /// At some moment all that it had published had been applied here.
+    was_complete: bool,
+    /// Every member has its stream up to here, and it knows that.
+    settled: Seq,
     /// Its shards were within the precision of what we have at this moment of our clock.
     as_of: Micros,
     /// The link over which we get its stream though it is another member's.
     relay: Option<(LinkId, Micros)>,
-    /// By owner: a stream in which zero counters were removed without this member's knowledge, and how far it was then. A
-    /// position before that calls for a copy of everything.
-    copy_floor: BTreeMap<MemberIndex, Seq>,
     /// In its last digest, what it has of others.
     holds: BTreeMap<MemberIndex, Seq>,
     /// In its last digest, whom it knows to be removed.
@@ -301,6 +304,15 @@ impl Cluster {
                 peer.stream.restart_at(head.max(peer.stream.head()));
             }
         }
+        // What was removed before the start is not known any more.
+        for stream in cluster.peers.values_mut().map(|peer| &mut peer.stream) {
+            stream.note_removed(stream.head());
+        }
+        let floor = cluster.node.kept.lock().facts.floor;
+        cluster.node.keyspace.raise_floor(floor);
+        let own_head = cluster.publisher.stream.head();
+        cluster.node.keyspace.set_own_head(own_head);
+        cluster.publisher.stream.note_removed(own_head);
         if !known.is_empty() {
             cluster.begin_recovery(&known);
         }
@@ -341,8 +353,8 @@ impl Cluster {
         self.now = now;
         if self.is_publishing() {
             let node = Arc::clone(&self.node);
-            self.publisher.run(&node, &self.pace, now.monotonic);
-            self.publisher.settle(&node.keyspace, now.monotonic);
+            self.publisher.run(&node, &self.pace, now.monotonic, true);
+            self.publisher.settle(&node.keyspace);
         }
         self.pump_all();
         self.send_heartbeats();
@@ -405,7 +417,12 @@ impl Cluster {
         }
         if self.is_publishing() {
             let node = Arc::clone(&self.node);
-            self.publisher.run(&node, &self.pace, now);
+            // What a heartbeat acknowledges must not overtake a SET that was made without it.
+            self.publisher.run(&node, &self.pace, now, now >= self.next_heartbeat);
+            for handle in std::mem::take(&mut self.publisher.balanced) {
+                // It is noted among those that read zero.
+                node.keyspace.update_at(handle, Cause::Publication, now, |_| ());
+            }
         }
         self.pump_all();
         if now >= self.next_heartbeat {
@@ -473,6 +490,7 @@ impl Cluster {
         if let Some(recovery) = self.recovery.take() {
             // What was handed back is part of our stream again: whoever lacks it gets it from us.
             self.publisher.stream.restart_at(recovery.recovered);
+            self.publisher.stream.note_removed(recovery.recovered);
         }
         self.node.keyspace.is_recovering.store(false, std::sync::atomic::Ordering::Relaxed);
         self.publisher.set_incarnation(self.members.own().incarnation);
@@ -589,7 +607,6 @@ impl Cluster {
         self.note_epoch();
         self.node.flush();
         self.publisher.clear();
-        self.peers.values_mut().for_each(|peer| peer.copy_floor.clear());
         let members: Vec<(LinkId, Option<MemberIndex>)> =
             self.links.values().map(|link| (link.id, link.member())).collect();
         for (id, member) in members {

@@ -10,7 +10,7 @@
 
 use crate::cluster::stream::Stream;
 use crate::counter::{Counter, Full};
-use crate::ids::{Generation, Seq};
+use crate::ids::Seq;
 use crate::keyspace::{Changed, Cursor, Handle, Keyspace};
 use crate::node::Node;
 use crate::prediction::{Line, Pace, Verdict};
@@ -47,6 +47,8 @@ pub(crate) struct Publisher {
     next_look: Micros,
     last_look: Micros,
     is_behind: bool,
+    /// Counters that came to rest and whose parts cancel out; the cluster takes them.
+    pub(crate) balanced: Vec<Handle>,
     /// Publications since the start, for INFO.
     pub(crate) published: u64,
 }
@@ -64,6 +66,7 @@ impl Publisher {
             next_look: Micros(0),
             last_look: Micros(0),
             is_behind: false,
+            balanced: Vec::new(),
             published: 0,
         }
     }
@@ -91,16 +94,21 @@ impl Publisher {
         track.min(look)
     }
 
-    /// Looks at what is due.
-    pub(crate) fn run(&mut self, node: &Node, pace: &Pace, now: Micros) {
+    /// Looks at what is due; at everything that clients have changed if it `must`.
+    pub(crate) fn run(&mut self, node: &Node, pace: &Pace, now: Micros, must: bool) {
         let keyspace = &node.keyspace;
-        self.walk(keyspace, now);
-        if (keyspace.dirty.is_woken() && now >= self.next_look) || self.is_behind {
+        self.walk(keyspace);
+        if (keyspace.dirty.is_woken() && (must || now >= self.next_look)) || self.is_behind {
             self.look(keyspace, pace, now);
         } else if !keyspace.dirty.is_woken() {
             self.last_look = now;
         }
         self.ask_due(keyspace, pace, now);
+    }
+
+    /// Whether everything that clients had changed by now has been looked at.
+    pub(crate) fn has_looked(&self, keyspace: &Keyspace, now: Micros) -> bool {
+        self.first_walk.is_none() && !self.is_behind && (self.last_look == now || !keyspace.dirty.is_woken())
     }
 
     fn look(&mut self, keyspace: &Keyspace, pace: &Pace, now: Micros) {
@@ -145,19 +153,19 @@ impl Publisher {
     }
 
     /// Publishes every moving shard as it is.
-    pub(crate) fn settle(&mut self, keyspace: &Keyspace, now: Micros) {
+    pub(crate) fn settle(&mut self, keyspace: &Keyspace) {
         let planned: BTreeSet<Handle> = self.deadlines.drain().map(|Reverse((_, handle))| handle).collect();
         for handle in planned {
             keyspace.with_at(handle, |counter| {
                 if counter.full().is_some_and(|full| full.track.is_some()) {
-                    self.publish_exact(handle, counter, now);
+                    self.publish_exact(keyspace, handle, counter);
                 }
             });
         }
     }
 
     /// Publishes own shards that were never published, some at a time.
-    fn walk(&mut self, keyspace: &Keyspace, now: Micros) {
+    fn walk(&mut self, keyspace: &Keyspace) {
         let Some(cursor) = self.first_walk else { return };
         let next = keyspace.walk_all(cursor, STEP as u64, |handle, counter| {
             if let Some(full) = counter.full_mut() {
@@ -166,7 +174,7 @@ impl Publisher {
             let is_ours = !counter.own().is_zero() || !counter.generation().is_zero();
             let is_unpublished = counter.full().is_none_or(|full| full.seq == Seq::ZERO || full.is_restated);
             if is_ours && is_unpublished && counter.full().is_none_or(|full| full.track.is_none()) {
-                self.publish_exact(handle, counter, now);
+                self.publish_exact(keyspace, handle, counter);
             }
         });
         self.first_walk = (next != 0).then_some(next);
@@ -189,7 +197,7 @@ impl Publisher {
             full.inheritance_mut().forget_before(keyspace.acknowledged());
         }
         if full.is_restated {
-            self.publish_exact(handle, counter, now);
+            self.publish_exact(keyspace, handle, counter);
             return;
         }
         let Some(track) = &mut full.track else { return };
@@ -206,36 +214,47 @@ impl Publisher {
             Verdict::Publish { line: _, deadline } => {
                 full.deadline = deadline;
                 full.published_precision = precision;
-                self.note_published(handle, full);
+                self.note_published(keyspace, handle, full, false);
                 self.schedule(handle, full);
             }
             // Says once more what was said, without a line: from now on it is exact.
-            Verdict::Rest => return self.publish_exact(handle, counter, now),
+            Verdict::Rest => return self.publish_exact(keyspace, handle, counter),
         }
         self.note_overdue(handle, overdue);
     }
 
     /// Publishes the own shard as it is: flat and exact.
-    fn publish_exact(&mut self, handle: Handle, counter: &mut Counter, _now: Micros) {
+    fn publish_exact(&mut self, keyspace: &Keyspace, handle: Handle, counter: &mut Counter) {
+        let is_zero = counter.is_own_zero();
         let full = counter.make_full();
         full.is_restated = false;
         full.track = None;
         full.deadline = Micros::NEVER;
-        self.note_published(handle, full);
+        self.note_published(keyspace, handle, full, is_zero);
         self.note_overdue(handle, None);
+        if counter.is_balanced() {
+            self.balanced.push(handle);
+        }
     }
 
-    fn note_published(&mut self, handle: Handle, full: &mut Full) {
+    fn note_published(&mut self, keyspace: &Keyspace, handle: Handle, full: &mut Full, is_zero: bool) {
+        // Others may have removed a counter that was zero, and what they knew of its SET; they are told again.
+        let is_told_again =
+            full.has_published_zero && full.record().is_none_or(|record| record.value.is_zero());
+        full.has_published_zero = is_zero;
         let seq = Seq { incarnation: self.incarnation, n: self.next_n };
         self.next_n += 1;
         self.published += 1;
         full.seq = seq;
-        if full.record_seq == Seq::ZERO && full.record().is_some_and(|r| r.generation != Generation::ZERO) {
+        if full.record_seq == Seq::ZERO && !full.generation().is_zero() {
             full.record_seq = seq;
+        } else if is_told_again && !full.generation().is_zero() {
+            full.told_again = seq;
         }
         full.inheritance_mut().note_published(seq);
         self.stream.push(seq, handle);
         self.stream.advance(seq);
+        keyspace.set_own_head(seq);
     }
 
     fn schedule(&mut self, handle: Handle, full: &mut Full) {

@@ -130,6 +130,9 @@ impl Cluster {
                 translate(record, link);
                 self.node.keyspace.note_generation(record.generation);
             }
+            if let Era::Is(generation) = update.era {
+                self.node.keyspace.note_generation(generation);
+            }
             update.taken_over.retain_mut(|taken| match link.indices.get(&taken.member) {
                 Some(&ours) => {
                     taken.member = ours;
@@ -172,7 +175,7 @@ impl Cluster {
     ) -> (Applied, Option<Handle>) {
         let now = self.now.monotonic;
         let head = self.peers.get(&origin).map_or(Seq::ZERO, |peer| peer.stream.head());
-        let cause = if origin == MemberIndex::SELF { Cause::Recovery } else { Cause::Command };
+        let cause = if origin == MemberIndex::SELF { Cause::Recovery } else { Cause::Publication };
         let moving = update.moving.map(|line| {
             let moment = (header.stamp.0 as i64).saturating_sub(line.age);
             let local = link.clock.to_local(moment).unwrap_or(Local {
@@ -244,7 +247,7 @@ impl Cluster {
         }
     }
 
-    /// After a copy of everything: shards of that owner that were not mentioned are no more.
+    /// After a copy of everything: shards of that owner that were not mentioned are no more, so zero.
     fn drop_unmentioned(
         &mut self,
         origin: MemberIndex,
@@ -268,9 +271,9 @@ impl Cluster {
             }
         }
         for handle in gone {
-            self.node.keyspace.update_at(handle, Cause::Command, now, |counter| {
+            self.node.keyspace.update_at(handle, Cause::Publication, now, |counter| {
                 if let Some(full) = counter.full_mut() {
-                    full.take_peer(origin);
+                    full.void_peer(origin, to);
                 }
             });
         }

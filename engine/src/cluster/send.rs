@@ -97,9 +97,7 @@ impl Cluster {
         } else if out.position != Seq::ZERO && stream.covers(out.position) {
             self.pump_ring(link, origin, out.position);
         } else {
-            let floor =
-                link.member().and_then(|member| self.peers.get(&member)?.copy_floor.get(&origin).copied());
-            let from = if floor.is_some_and(|floor| out.position < floor) { Seq::ZERO } else { out.position };
+            let from = if stream.is_below_removed(out.position) { Seq::ZERO } else { out.position };
             let walk = Walk { cursor: 0, target: stream.head(), from, is_first_frame: true };
             link.outgoing.insert(origin, Outgoing { walk: Some(walk), ..out });
             self.pump_walk(link, origin, Outgoing { walk: Some(walk), ..out });
@@ -259,7 +257,7 @@ fn state_of(
         if full.seq == Seq::ZERO {
             return None;
         }
-        let is_told = !needs_record(full.record_seq);
+        let is_told = !needs_record(full.record_seq.max(full.told_again));
         let (line, precision) = published_line(counter, now);
         let moving = precision
             .map(|units| (line.slope as f32, line.moment, Micros(0), Value::saturating_from_units(units)));

@@ -23,6 +23,9 @@ pub(crate) struct Stream {
     floor: Seq,
     /// Everything up to here is known here ("applied up to").
     head: Seq,
+    /// No counter that was removed had a higher seq. A reader below may hold one of them, and can only be told by a copy of
+    /// everything.
+    removed: Seq,
 }
 
 impl Stream {
@@ -33,7 +36,17 @@ impl Stream {
 
     /// Whether a reader at this position can go on from the ring.
     pub(crate) fn covers(&self, position: Seq) -> bool {
-        position >= self.floor
+        position >= self.floor && !self.is_below_removed(position)
+    }
+
+    /// Whether a reader at this position may hold what was removed here.
+    pub(crate) fn is_below_removed(&self, position: Seq) -> bool {
+        position < self.removed
+    }
+
+    /// A counter was removed that had this seq.
+    pub(crate) fn note_removed(&mut self, seq: Seq) {
+        self.removed = self.removed.max(seq);
     }
 
     /// Notes a publication, later than all before.

@@ -43,7 +43,7 @@ impl Oracle {
         self.look(place, counter, state);
         let from = place.now.since(claim.age + slack(claim.age));
         let ledger = self.ledger(place, counter);
-        let generation = ledger.effective(state.generation);
+        let generation = ledger.in_force(state.generation);
         let truth = ledger.expected(generation, |id| {
             let Some(author) = ledger.authors.get(&id) else { return ledger.offset(id, generation) };
             if id == place.id {

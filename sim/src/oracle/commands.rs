@@ -65,9 +65,10 @@ impl Oracle {
             );
         }
         let is_maybe_lost = self.forgotten.contains(&place.id);
-        let is_ignorant = self.unsettled.contains(&place.id);
+        // Who has met nobody yet brings its SET along when it joins.
+        let is_ignorant = self.unsettled.contains(&place.id) || !place.is_acquainted || place.is_alone;
         let ledger = self.ledger(place, counter);
-        let previous = ledger.effective(before.generation);
+        let previous = ledger.in_force(before.generation);
         let mut seen: BTreeMap<_, _> =
             after.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
         // A node that has told nobody of its shard need not write down that it has seen it.
@@ -82,6 +83,30 @@ impl Oracle {
         }
         self.check_seen(place, counter, previous, around);
         self.look(place, counter, after);
+    }
+
+    /// A node deletes a counter by itself if its parts cancel out: that must not change what anybody reads. Called with what
+    /// all nodes know before anything that may follow from it is judged.
+    pub fn note_balance(&mut self, place: Place, counter: CounterId, state: &CounterState) {
+        let Some(generation) = state.generation else { return };
+        let ledger = self.ledger(place, counter);
+        if ledger.sets.contains_key(&generation) {
+            return;
+        }
+        let previous = ledger.sets.range(..generation).next_back().map(|(made, _)| *made);
+        let seen: BTreeMap<_, _> =
+            state.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
+        let seqs = state.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
+        let at = place.now;
+        let record = SetRecord { value: Value::ZERO, seen, seqs, previous, at, is_maybe_lost: false };
+        ledger.sets.insert(generation, record);
+        let read = ledger.expected(previous, |author| ledger.offset(author, Some(generation)));
+        let is_zero = state.set_value.is_zero() && read.contains(0);
+        self.fading.insert(counter, place.now);
+        if !is_zero {
+            let text = format!("nobody has SET what is in force, and what it has seen was {read}, not zero");
+            self.complain(place, counter, text);
+        }
     }
 
     /// A SET has seen exactly what its author read: per author of increments its estimate of that moment, together
@@ -116,7 +141,7 @@ impl Oracle {
     }
 
     /// A node that has never met anybody has deleted a counter: as far as anybody will ever know, it never counted there.
-    fn deleted_alone(&mut self, place: Place, counter: CounterId) {
+    pub(super) fn deleted_alone(&mut self, place: Place, counter: CounterId) {
         let ledger = self.ledger(place, counter);
         let author = ledger.author(place.id);
         author.counted = 0;

@@ -37,7 +37,7 @@ impl Oracle {
             {
                 ledger.note_loss(author, &survivors, author == id);
             }
-            let highest = survivors.iter().map(|survivor| ledger.effective(survivor.state.generation)).max();
+            let highest = survivors.iter().map(|survivor| ledger.in_force(survivor.state.generation)).max();
             for (&generation, set) in &mut ledger.sets {
                 set.is_maybe_lost |= Some(generation) > highest.flatten();
             }

@@ -48,7 +48,7 @@ impl Oracle {
         let unknown = Ledger::default();
         let ledger = self.ledgers.get(&(first.place.epoch, counter)).unwrap_or(&unknown);
         let generation =
-            findings.iter().map(|finding| ledger.effective(finding.state.generation)).max().flatten();
+            findings.iter().map(|finding| ledger.in_force(finding.state.generation)).max().flatten();
         if let Some((lost, set)) = ledger.sets.iter().next_back()
             && !set.is_maybe_lost
             && Some(*lost) > generation
@@ -64,13 +64,8 @@ impl Oracle {
             let account = self.account(first.place.epoch, counter);
             return Err(format!("c{counter}: all read {}, but it is {expected} ({account})", first.value));
         }
-        let is_nothing = ledger.set_value(generation) == Range::ZERO
-            && ledger
-                .everybody()
-                .iter()
-                .all(|&id| counted(id) - ledger.offset(id, generation) == Range::ZERO);
-        if is_nothing && first.exists && !is_kept {
-            return Err(format!("c{counter}: nothing is left of it, but it exists"));
+        if self.has_zeros && first.value.is_zero() && first.exists && !is_kept {
+            return Err(format!("c{counter}: it reads zero, but it exists"));
         }
         Ok(())
     }

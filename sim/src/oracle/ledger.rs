@@ -98,14 +98,22 @@ pub(crate) struct SetRecord {
 pub(crate) struct Ledger {
     pub(crate) authors: BTreeMap<NodeId, Author>,
     pub(crate) sets: BTreeMap<(u64, u64), SetRecord>,
-    /// The generation in which the counter was last seen to disappear: who knows no generation starts from it.
+    /// The generation in which the counter was last seen to disappear: a node that knows no generation reads what it reads
+    /// since then.
     pub(crate) floor: Generation,
 }
 
 impl Ledger {
-    /// The generation meant where a node states none.
-    pub(crate) fn effective(&self, stated: Generation) -> Generation {
-        stated.or(self.floor)
+    /// The generation that a node is in.
+    pub(crate) fn in_force(&self, known: Generation) -> Generation {
+        known.or(self.floor)
+    }
+
+    /// The SET that a shard is relative to: the highest one that is not above the generation in which it is stated. A shard
+    /// that was begun anew after the counter had disappeared is stated in a generation that no SET made, and nothing of it
+    /// can have been seen before.
+    pub(crate) fn relative_to(&self, stated: Generation) -> Generation {
+        self.sets.range(..=stated?).next_back().map(|(made, _)| *made)
     }
 
     /// What the SET of a generation, or one that it had seen, had seen of an author.
@@ -128,11 +136,15 @@ impl Ledger {
 
     /// The plain sum that a shard stands for.
     pub(crate) fn plain(&self, author: NodeId, shard: &ShardState) -> Range {
-        Range::from(shard.value) + self.offset(author, self.effective(shard.generation))
+        Range::from(shard.value) + self.offset(author, self.relative_to(shard.generation))
     }
 
     /// The plain sum that a node's own shard stands for, whether or not it keeps one.
     pub(crate) fn plain_own(&self, author: NodeId, state: &CounterState) -> Range {
+        if state.own.is_none() {
+            // It was zero for everybody when it disappeared.
+            return self.offset(author, self.sets.keys().next_back().copied());
+        }
         let none = ShardState { generation: state.generation, seq: (0, 0), value: Value::ZERO };
         self.plain(author, state.own.as_ref().unwrap_or(&none))
     }

@@ -53,6 +53,10 @@ pub struct Place {
     pub epoch: Epoch,
     /// World time.
     pub now: Micros,
+    /// The node knows no other member.
+    pub is_alone: bool,
+    /// It has received everything from each member at least once.
+    pub is_acquainted: bool,
 }
 
 /// What was last seen of a counter on one process.
@@ -79,6 +83,7 @@ pub struct Oracle {
     epochs: BTreeMap<NodeId, Epoch>,
     /// Nodes that have crashed at some time: what is left of their shards is asked again at each crash.
     unsettled: BTreeSet<NodeId>,
+    has_zeros: bool,
     /// What has been found wrong.
     pub violations: Vec<String>,
     /// How many claims of GET BOUND were checked.
@@ -86,9 +91,9 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// A judge who knows nothing yet, of a run without counters.
-    pub fn new() -> Oracle {
-        Oracle::default()
+    /// A judge who knows nothing yet. `has_zeros`: counters that read zero must disappear.
+    pub fn new(has_zeros: bool) -> Oracle {
+        Oracle { has_zeros, ..Oracle::default() }
     }
 
     fn complain(&mut self, place: Place, counter: CounterId, what: String) {
@@ -179,6 +184,9 @@ impl Oracle {
         if state.generation < before {
             if state.generation.is_some() {
                 self.complain(place, counter, format!("generation {:?} after {before:?}", state.generation));
+            }
+            if place.is_alone {
+                return self.deleted_alone(place, counter);
             }
             let ledger = self.ledger(place, counter);
             ledger.floor = ledger.floor.max(before);

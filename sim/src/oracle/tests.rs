@@ -9,7 +9,15 @@ fn id(number: u8) -> NodeId {
 }
 
 fn place(host: u8, ms: u64) -> Place {
-    Place { host: host.into(), life: 1, id: id(host), epoch: (0, 0), now: Micros::from_millis(ms) }
+    Place {
+        host: host.into(),
+        life: 1,
+        id: id(host),
+        epoch: (0, 0),
+        now: Micros::from_millis(ms),
+        is_alone: false,
+        is_acquainted: true,
+    }
 }
 
 fn shard(generation: Generation, n: u64, value: i64) -> ShardState {
@@ -22,7 +30,7 @@ fn counted(value: i64, n: u64) -> CounterState {
 
 /// Node 1 has counted `amounts`, a second apart.
 fn after_increments(amounts: &[i64]) -> Oracle {
-    let mut oracle = Oracle::new();
+    let mut oracle = Oracle::new(true);
     let mut sum = 0;
     for (number, &amount) in amounts.iter().enumerate() {
         let before = counted(sum, number as u64);
