@@ -8,7 +8,8 @@ Parts:
   always       unpipelined INCRBY, 50 connections: `appendfsync always`, against redis-server with the same on the same disk
   load         how long a start takes with that many counters (10,000,000)
   snapshot     the slowest PING while a snapshot of them is made, against the slowest without, and the memory it takes
-  bytes        bytes written per changed counter at 1,000, 10,000 and 100,000 changed per second, against the record's size
+  bytes        bytes written per changed counter at 1,000, 10,000 and 100,000 changed per second, against the record's size,
+               over several snapshots
 
 Needs redis-benchmark and, for `always`, redis-server. Rounds of the two sides alternate; the medians are compared, all samples
 shown. Data directories are made in --dir (the working directory if not given): it decides which disk is measured.
@@ -28,6 +29,9 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests"))
 from node import Client, Node, free_port  # noqa: E402
+
+# Between two commands of the part `bytes`: short, so that no commit has many changes at low rates.
+STEP_SECS = 0.005
 
 
 def requests_per_second(port, requests, pipeline, names):
@@ -160,47 +164,59 @@ def snapshot(options):
 
 
 def bytes_written(options):
-    """Counters are changed at a steady rate for as long as it takes to come round to snapshots."""
+    """Counters are changed at a steady rate until several snapshots have been made."""
     for rate in (1_000, 10_000, 100_000):
         directory = tempfile.mkdtemp(dir=options.dir)
-        node = Node(directory, "--maxmemory", "0").start()
+        # So many counters, and a log so small, that their snapshots come round every ten seconds or so.
+        counters = min(rate * 10, 1_000_000)
+        node = Node(directory, "--maxmemory", "0", "--snapshot-min-log", counters * 20).start()
         try:
-            print("    " + steady_rate(node, rate, options.seconds))
+            print("    " + steady_rate(node, rate, counters, options.seconds))
         finally:
             node.kill()
             shutil.rmtree(directory)
 
 
-def steady_rate(node, rate, seconds):
+def steady_rate(node, rate, counters, seconds):
     client = node.client(timeout=60)
-    counters = 1_000_000
     client("DEBUG", "POPULATE", counters, "a-counter")
     client("SAVE")
-    record = snapshot_record_bytes(node)
+    record = snapshot_record_bytes(node, counters)
+    client("SAVE")
     before = client.info()
-    step, number, end = 0.02, 0, time.monotonic() + seconds
+    number, per_step = 0, max(int(rate * STEP_SECS), 1)
     due = time.monotonic()
-    per_step = int(rate * step)
-    while time.monotonic() < end:
+    end, latest = due + seconds, due + 10 * seconds
+    # It ends when a snapshot does, so that what is logged and what is saved belong together.
+    snapshots, is_over = 0, False
+    while not is_over:
         names = ["a-counter:%d" % ((number + i) * 7919 % counters) for i in range(per_step)]
         number += per_step
         client("MINCRBY", 1, *names)
-        due += step
-        time.sleep(max(due - time.monotonic(), 0))
-    time.sleep(1)
+        due += STEP_SECS
+        now = time.monotonic()
+        if number % (50 * per_step) == 0:
+            last = int(client.info()["snapshot_bytes_written"])
+            if last > snapshots and client.info()["ddb_bgsave_in_progress"] == "0":
+                is_over, snapshots = now > end, last
+        assert now < latest, "no snapshot in %d s" % (10 * seconds)
+        time.sleep(max(due - now, 0))
     after = client.info()
     log = int(after["log_bytes_written"]) - int(before["log_bytes_written"])
-    snapshots = int(after["snapshot_bytes_written"]) - int(before["snapshot_bytes_written"])
-    return "%d/s: %d changed, log %.1f + snapshots %.1f bytes per changed counter, record %.1f: factor %.2f (goal: at most 2.5)" % (
-        rate, number, log / number, snapshots / number, record, (log + snapshots) / number / record,
+    saved = int(after["snapshot_bytes_written"]) - int(before["snapshot_bytes_written"])
+    return (
+        "%d/s: %d of %d counters changed, log %.1f + snapshots %.1f (%.1f of them) bytes per changed counter, record %.1f: "
+        "factor %.2f (goal: at most 2.5)"
+        % (rate, number, counters, log / number, saved / number, saved / int(after["snapshot_bytes"]), record,
+           (log + saved) / number / record)
     )
 
 
-def snapshot_record_bytes(node):
-    """Bytes of one record as the log writes it: kind, lengths, name of 16 bytes, state."""
+def snapshot_record_bytes(node, counters):
+    """Bytes of one record as the log writes it: kind, lengths, name of 16 bytes, state. One commit has many."""
     client = node.client()
     before = client.info()
-    names = ["a-counter:%d" % i for i in range(100_000, 110_000)]
+    names = ["a-counter:%d" % i for i in range(counters // 2, counters // 2 + min(counters // 2, 10_000))]
     client("MINCRBY", 1, *names)
     time.sleep(1.5)
     after = client.info()

@@ -92,6 +92,7 @@ pub struct Settings {
     // The disk.
     pub appendonly: bool,
     pub appendfsync: AppendFsync,
+    pub snapshot_min_log_bytes: u64,
     pub appenddirname: String,
     pub dbfilename: String,
     pub save: Vec<SavePoint>,
@@ -142,6 +143,7 @@ impl Default for Settings {
             history_size_secs: 10,
             appendonly: true,
             appendfsync: AppendFsync::Everysec,
+            snapshot_min_log_bytes: 64 << 20,
             appenddirname: "appendonlydir".to_owned(),
             dbfilename: "dump.ddb".to_owned(),
             save: vec![SavePoint::new(3_600, 1), SavePoint::new(300, 100), SavePoint::new(60, 10_000)],

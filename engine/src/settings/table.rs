@@ -375,6 +375,17 @@ pub static SETTINGS: &[SettingSpec] = &[
         lines: None,
     },
     SettingSpec {
+        name: "snapshot-min-log",
+        kind: Kind::Memory,
+        when: When::RunTime,
+        shown: Shown::Plainly,
+        summary: "Bytes that the log has at least before a snapshot replaces it; beyond that, one is made when the log is as \
+                  large as the last snapshot.",
+        get: |s| text(s.snapshot_min_log_bytes),
+        set: |s, given| put(&mut s.snapshot_min_log_bytes, given.memory()),
+        lines: None,
+    },
+    SettingSpec {
         name: "appenddirname",
         kind: TEXT,
         when: When::StartUp,

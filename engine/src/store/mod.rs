@@ -273,6 +273,11 @@ impl<D: Disk> Store<D> {
         Ok(self.disk)
     }
 
+    /// Changes [`SnapshotPolicy::min_log_bytes`].
+    pub fn set_min_log_bytes(&mut self, bytes: u64) {
+        self.options.policy.min_log_bytes = bytes;
+    }
+
     /// Whether it is time to [`Store::begin_snapshot`], by the policy in the options.
     pub fn should_snapshot(&self) -> bool {
         let stats = self.stats();

@@ -57,6 +57,9 @@ const COMPLAINT_INTERVAL: Micros = Micros::from_secs(10);
 /// Bytes of a step of a snapshot: a few milliseconds of work.
 const SNAPSHOT_CHUNK_BYTES: usize = 64 << 10;
 
+/// `snapshot-min-log` counts as no less: below it a snapshot costs more than it saves.
+const MIN_LOG_BYTES: u64 = 64 << 10;
+
 /// What other threads ask for.
 #[derive(Debug)]
 pub(crate) enum Order {
@@ -423,6 +426,7 @@ impl DiskThread {
         let is_always = self.fsync() == AppendFsync::Always;
         self.durability.set_heeds_changes(!is_always);
         self.store.disk().set_makes_room(is_always);
+        self.store.set_min_log_bytes(self.node.settings().snapshot_min_log_bytes.max(MIN_LOG_BYTES));
         if self.snapshot.is_some() || now.monotonic < self.next_snapshot_try || self.store.stats().is_failing
         {
             return;
