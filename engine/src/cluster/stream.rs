@@ -49,10 +49,14 @@ impl Stream {
         self.removed = self.removed.max(seq);
     }
 
-    /// Notes a publication, later than all before.
+    /// Notes a publication. Later than all before, unless something is missing between and comes again, or a peer has its
+    /// numbers in disorder: the ring stays in order, and what it has already counts.
     pub(crate) fn push(&mut self, seq: Seq, handle: Handle) {
-        debug_assert!(self.ring.back().is_none_or(|(last, _)| *last < seq));
-        self.ring.push_back((seq, handle));
+        if self.ring.back().is_none_or(|(last, _)| *last < seq) {
+            self.ring.push_back((seq, handle));
+        } else if let Err(at) = self.ring.binary_search_by_key(&seq, |(seq, _)| *seq) {
+            self.ring.insert(at, (seq, handle));
+        }
         while self.ring.len() > MAX_WAITED {
             self.drop_oldest();
         }
@@ -127,6 +131,14 @@ mod tests {
         let rest: Vec<u64> = stream.behind(seq(3)).map(|(seq, _)| seq.n).collect();
         assert_eq!(rest, [4, 5]);
         assert!(stream.covers(Seq::ZERO) && stream.has_news(seq(4)) && !stream.has_news(seq(5)));
+    }
+
+    #[test]
+    fn numbers_out_of_turn_are_put_in_order() {
+        let mut stream = Stream::default();
+        [2, 5, 3, 5, 1].into_iter().for_each(|n| stream.push(seq(n), place(n as u32)));
+        let all: Vec<u64> = stream.behind(Seq::ZERO).map(|(seq, _)| seq.n).collect();
+        assert_eq!(all, [1, 2, 3, 5]);
     }
 
     #[test]
