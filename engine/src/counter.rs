@@ -189,6 +189,16 @@ impl Counter {
         self
     }
 
+    /// A node that has started anew knows now what it may have removed before: what it has counted since, on a counter of
+    /// which it knew nothing and which nobody knows yet, begins there.
+    pub(crate) fn begin_at(&mut self, floor: Generation) {
+        let is_fresh = self.generation().is_zero()
+            && self.full().is_none_or(|full| full.seq == Seq::ZERO && full.generation.is_zero());
+        if is_fresh && !floor.is_zero() && !self.is_own_zero() {
+            self.make_full().generation = floor;
+        }
+    }
+
     pub(crate) fn name(&self) -> &[u8] {
         &self.name
     }

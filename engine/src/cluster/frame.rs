@@ -18,7 +18,7 @@
 use crate::cluster::gossip::{Announcement, GossipEntry};
 use crate::cluster::nodes_file::ResetEpoch;
 use crate::cluster::wire::{DecodeError, Decoded, Put, Reader};
-use crate::ids::{MemberIndex, NodeId, Seq};
+use crate::ids::{Generation, MemberIndex, NodeId, Seq};
 use crate::shard::MAX_MEMBERS;
 use crate::time::Micros;
 
@@ -155,7 +155,8 @@ impl Refusal {
 
 /// Says "I am here", as of when the lines hold, and what the sender has of everybody.
 ///
-/// Body: stamp, echo, hold, flags (1 complete, 2 recovering), as-of age, sent seq, settled seq, count, digests.
+/// Body: stamp, echo, hold, flags (1 complete, 2 recovering), as-of age, sent seq, settled seq, floor
+/// generation, count, digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Heartbeat {
     /// The sender's monotonic clock at sending.
@@ -175,6 +176,8 @@ pub(crate) struct Heartbeat {
     pub(crate) sent: Seq,
     /// Every member has the sender's own stream up to here, as the sender knows: it remembers no subtractions of before.
     pub(crate) settled: Seq,
+    /// No counter that the sender has removed was in a higher generation.
+    pub(crate) floor: Generation,
     pub(crate) digests: Vec<Digest>,
 }
 
@@ -210,6 +213,7 @@ impl Heartbeat {
         frame.put_unsigned(self.as_of_age.min(MAX_AGE).0.into());
         frame.put_seq(self.sent);
         frame.put_seq(self.settled);
+        frame.put_generation(self.floor);
         frame.put_unsigned(self.digests.len() as u128);
         for digest in &self.digests {
             let flags = u32::from(digest.has_link) | u32::from(digest.is_departed) << 1;
@@ -232,6 +236,7 @@ impl Heartbeat {
         let as_of_age = Micros(reader.number("as-of age")?);
         let sent = reader.seq("sent")?;
         let settled = reader.seq("settled")?;
+        let floor = reader.generation("floor")?;
         let count: usize = reader.number("number of digests")?;
         let mut digests = Vec::new();
         for _ in 0..count {
@@ -257,6 +262,7 @@ impl Heartbeat {
             as_of_age,
             sent,
             settled,
+            floor,
             digests,
         })
     }

@@ -38,6 +38,7 @@ impl Cluster {
             as_of_age: now.since(self.publisher.as_of(&self.node.keyspace, now)),
             sent: out.map_or(Seq::ZERO, |out| out.position),
             settled: self.node.keyspace.acknowledged(),
+            floor: self.node.keyspace.floor(),
             digests: self.digests(now),
         };
         if let Some(link) = self.links.get_mut(&id) {
@@ -89,6 +90,10 @@ impl Cluster {
         };
         if heartbeat.is_complete && is_same_epoch {
             self.note_as_of(member, heartbeat.sent, as_of(heartbeat.as_of_age));
+        }
+        if self.recovery.is_some() {
+            // What was removed here before the crash may not be known here any more.
+            self.node.keyspace.raise_floor(heartbeat.floor);
         }
         if let Some(peer) = self.peers.get_mut(&member).filter(|_| is_same_epoch) {
             peer.settled = heartbeat.settled;

@@ -171,9 +171,11 @@ impl Publisher {
             if let Some(full) = counter.full_mut() {
                 full.end_recovery();
             }
+            counter.begin_at(keyspace.floor());
             let is_ours = !counter.own().is_zero() || !counter.generation().is_zero();
-            let is_unpublished = counter.full().is_none_or(|full| full.seq == Seq::ZERO || full.is_restated);
-            if is_ours && is_unpublished && counter.full().is_none_or(|full| full.track.is_none()) {
+            let is_restated = counter.full().is_some_and(|full| full.is_restated);
+            let is_new = is_ours && counter.full().is_none_or(|full| full.seq == Seq::ZERO);
+            if (is_restated || is_new) && counter.full().is_none_or(|full| full.track.is_none()) {
                 self.publish_exact(keyspace, handle, counter);
             }
         });

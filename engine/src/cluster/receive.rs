@@ -118,6 +118,8 @@ impl Cluster {
     ) -> Decoded<bool> {
         let mut previous = Previous::of(header);
         let mut is_intelligible = true;
+        let head = origin.and_then(|origin| self.peers.get(&origin)).map(|peer| peer.stream.head());
+        let is_next = header.is_complete && head.is_some_and(|head| header.from <= head);
         if let Some(origin) = origin.filter(|_| header.full_copy.begins) {
             link.copying.insert(origin, std::collections::BTreeSet::new());
         }
@@ -142,7 +144,7 @@ impl Cluster {
             });
             let (applied, handle) = self.apply(link, origin, &name, &update, header);
             match applied {
-                Applied::Advanced if header.is_complete && origin != MemberIndex::SELF => {
+                Applied::Advanced if is_next && origin != MemberIndex::SELF => {
                     if let (Some(peer), Some(handle)) = (self.peers.get_mut(&origin), handle)
                         && update.seq > peer.stream.head()
                     {
@@ -207,7 +209,12 @@ impl Cluster {
             }
             if origin == MemberIndex::SELF {
                 let copy = Stated { member: origin, generation, seq: update.seq, value: update.value };
-                return Ok(counter.recover(copy, update.decimals, now));
+                let is_later = counter.recover(copy, update.decimals, now);
+                if let (true, true, Some(full)) = (is_later, moving.is_some(), counter.full_mut()) {
+                    // Whoever has the copy draws its line on until it hears where the shard stands.
+                    full.is_restated = true;
+                }
+                return Ok(is_later);
             }
             let taken = update.taken_over.clone();
             let shard = PeerShard::new(origin, update.seq, update.value, update.decimals, moving, taken);
@@ -239,8 +246,7 @@ impl Cluster {
             peer.relay = None;
             return;
         }
-        let is_by_ring = peer.stream.has_news(peer.stream.head()) || peer.stream.covers(header.from);
-        if is_by_ring && header.from >= peer.stream.head() {
+        if !header.is_after_walk {
             peer.stream.advance(header.to);
         } else if header.to > peer.stream.head() {
             peer.stream.restart_at(header.to);

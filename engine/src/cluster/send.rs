@@ -117,6 +117,7 @@ impl Cluster {
             from: position,
             to,
             is_complete: true,
+            is_after_walk: false,
             as_of_age: None,
             full_copy: FullCopy::default(),
         };
@@ -161,6 +162,7 @@ impl Cluster {
             from: walk.from,
             to: walk.target,
             is_complete: false,
+            is_after_walk: false,
             as_of_age: None,
             full_copy: FullCopy { begins: is_full_copy && walk.is_first_frame, ends: false },
         };
@@ -183,7 +185,7 @@ impl Cluster {
             return;
         }
         self.post(link, frames);
-        header.is_complete = true;
+        (header.is_complete, header.is_after_walk) = (true, true);
         header.full_copy = FullCopy { begins: false, ends: is_full_copy };
         self.post(link, Frames::new(header));
         link.outgoing.insert(origin, Outgoing { position: walk.target, walk: None });

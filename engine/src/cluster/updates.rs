@@ -5,7 +5,7 @@
 //! | field | type | meaning |
 //! |---|---|---|
 //! | kind | u8 | 5 |
-//! | flags | u8 | 1 complete up to `to`; 2 the shards hold as of stamp - as-of age; 4 begin of a full copy; 8 end of it |
+//! | flags | u8 | 1 complete up to `to`; 2 the shards hold as of stamp - as-of age; 4 begin of a full copy; 8 end of it; 16 the updates up to `to` came in frames before |
 //! | origin | unsigned | the sender's index of the owner of the shards |
 //! | stamp | unsigned | the sender's monotonic clock, microseconds |
 //! | as-of age | unsigned | microseconds, if flag 2 |
@@ -111,6 +111,8 @@ pub(crate) struct Header {
     pub(crate) to: Seq,
     /// With this frame the receiver has applied the origin's stream up to `to`.
     pub(crate) is_complete: bool,
+    /// What is complete with this frame came in frames before it, in no order: the sender has walked over its counters.
+    pub(crate) is_after_walk: bool,
     /// How long before the stamp the shards were within the precision of what has been sent, if they were.
     pub(crate) as_of_age: Option<Micros>,
     /// The first or the last frame of a copy of everything: what it does not mention does not exist.
@@ -131,7 +133,8 @@ impl Header {
             u8::from(self.is_complete)
                 | u8::from(self.as_of_age.is_some()) << 1
                 | u8::from(self.full_copy.begins) << 2
-                | u8::from(self.full_copy.ends) << 3,
+                | u8::from(self.full_copy.ends) << 3
+                | u8::from(self.is_after_walk) << 4,
         );
         frame.put_unsigned(self.origin.0.into());
         frame.put_unsigned(self.stamp.0.into());
@@ -152,7 +155,8 @@ impl Header {
         };
         let (from, to) = (reader.seq("from")?, reader.seq("to")?);
         let full_copy = FullCopy { begins: flags & 4 != 0, ends: flags & 8 != 0 };
-        Ok(Header { origin, stamp, from, to, is_complete: flags & 1 != 0, as_of_age, full_copy })
+        let (is_complete, is_after_walk) = (flags & 1 != 0, flags & 16 != 0);
+        Ok(Header { origin, stamp, from, to, is_complete, is_after_walk, as_of_age, full_copy })
     }
 }
 
@@ -370,6 +374,7 @@ mod tests {
             from: Seq { incarnation: 7, n: 100 },
             to: Seq { incarnation: 7, n: 101 },
             is_complete: true,
+            is_after_walk: false,
             as_of_age: Some(Micros(0)),
             full_copy: FullCopy::default(),
         }

@@ -141,12 +141,16 @@ impl Ledger {
 
     /// The plain sum that a node's own shard stands for, whether or not it keeps one.
     pub(crate) fn plain_own(&self, author: NodeId, state: &CounterState) -> Range {
-        if state.own.is_none() {
-            // It was zero for everybody when it disappeared.
-            return self.offset(author, self.sets.keys().next_back().copied());
+        match &state.own {
+            Some(own) if state.generation.is_some() || own.generation.is_some() || own.seq != (0, 0) => {
+                self.plain(author, own)
+            }
+            // It was zero for everybody when it disappeared, and nobody has seen what was counted since.
+            fresh => {
+                let counted = fresh.as_ref().map_or(Range::ZERO, |own| own.value.into());
+                counted + self.offset(author, self.sets.keys().next_back().copied())
+            }
         }
-        let none = ShardState { generation: state.generation, seq: (0, 0), value: Value::ZERO };
-        self.plain(author, state.own.as_ref().unwrap_or(&none))
     }
 
     /// What a SET set; zero before the first.
