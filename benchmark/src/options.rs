@@ -25,7 +25,8 @@ const MAX_REQUESTS: u64 = 1_000_000_000_000_000;
     about = "Load a Discnt server (or any that speaks the Redis protocol) and measure what it answers",
     disable_help_flag = true,
     override_usage = "discnt-benchmark [OPTIONS] [COMMAND [ARGUMENT...]]",
-    after_help = AFTER_HELP
+    after_help = AFTER_HELP,
+    args_override_self = true
 )]
 pub(crate) struct Options {
     /// Server host name or address

@@ -31,6 +31,7 @@ const MAX_INTERVAL_SECONDS: f64 = 86_400.0;
     disable_version_flag = true,
     override_usage = "discnt-cli [OPTIONS] [COMMAND [ARGUMENT...]]",
     after_help = AFTER_HELP,
+    args_override_self = true,
     max_term_width = 100
 )]
 struct Arguments {
@@ -291,6 +292,12 @@ mod tests {
         assert_eq!(options.address, Address::Tcp { host: "db.example".to_owned(), port: 5262 });
         assert_eq!(options.command, [b"PING".to_vec()]);
         assert_eq!(options.protocol, Protocol::Resp2);
+    }
+
+    #[test]
+    fn of_an_option_that_stands_twice_the_later_counts() {
+        let options = parse(&["-p", "7711", "--raw", "-p", "7712", "--raw", "PING"]).unwrap();
+        assert_eq!(options.address, Address::Tcp { host: "127.0.0.1".to_owned(), port: 7712 });
     }
 
     #[test]

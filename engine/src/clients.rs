@@ -104,9 +104,19 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Adds bytes to what is sent to this client, and wakes its thread.
+    /// Adds bytes to what is sent to this client, and wakes its thread. A client that lets `MAX_OUTBOX` pile up is closed:
+    /// what it has missed can't be made up for.
     pub(crate) fn send(&self, bytes: &[u8]) {
         let mut outbox = self.outbox.lock();
+        if self.is_killed() {
+            return;
+        }
+        if outbox.len() + bytes.len() > MAX_OUTBOX {
+            *outbox = Vec::new();
+            drop(outbox);
+            self.kill();
+            return;
+        }
         outbox.extend_from_slice(bytes);
         drop(outbox);
         self.has_mail.store(true, Ordering::Release);
@@ -123,6 +133,11 @@ impl Client {
     /// Bytes waiting in the outbox and, as last told by the shell, in its write buffer.
     pub fn waiting_bytes(&self) -> usize {
         self.outbox.lock().len() + self.output_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes held for it: requests that wait to be executed and what waits to be sent.
+    fn buffered_bytes(&self) -> usize {
+        self.waiting_bytes() + self.query_bytes.load(Ordering::Relaxed) as usize
     }
 
     /// Asks the client's thread to close the connection.
@@ -190,6 +205,13 @@ impl Client {
     }
 }
 
+/// Most bytes of messages and of what monitors see that wait for one client besides its replies: those that its thread has
+/// not taken because it waits for the disk or for the client to read.
+pub(crate) const MAX_OUTBOX: usize = 64 * 1024 * 1024;
+
+/// Most bytes of requests and replies that are held for all clients together. Above, those that hold most are closed.
+pub const MAX_BUFFERED: usize = 512 * 1024 * 1024;
+
 /// Stands for "none yet" where a command's number would stand.
 const NO_COMMAND: u32 = u32::MAX;
 
@@ -231,6 +253,28 @@ impl Clients {
         });
         self.connected.lock().insert(id, Arc::clone(&client));
         client
+    }
+
+    /// Closes the clients that hold most until what is held for the others is within `limit`; answers whom, with what each
+    /// of them held.
+    pub(crate) fn close_largest(&self, limit: usize) -> Vec<(Arc<Client>, usize)> {
+        let connected = self.connected.lock();
+        let held = || connected.values().filter(|client| !client.is_killed());
+        let mut sum: usize = held().map(|client| client.buffered_bytes()).sum();
+        if sum <= limit {
+            return Vec::new();
+        }
+        let mut holders: Vec<_> = held().map(|client| (client.buffered_bytes(), client)).collect();
+        holders.sort_unstable_by_key(|(held, _)| *held);
+        let mut closed = Vec::new();
+        while sum > limit
+            && let Some((held, client)) = holders.pop()
+        {
+            client.kill();
+            sum = sum.saturating_sub(held);
+            closed.push((Arc::clone(client), held));
+        }
+        closed
     }
 
     /// Takes a closed connection off the list.
@@ -301,5 +345,47 @@ impl Clients {
             if command.has(Flag::Write) { self.writes_paused_until.load(Ordering::Relaxed) } else { 0 };
         let held_until = all.max(writes);
         if held_until > 0 && command.name == "unpause" { Micros(0) } else { Micros(held_until) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(clients: &Clients) -> Arc<Client> {
+        clients.connect(Peer::Unix(String::new()), 0, Micros(0), Box::new(|| ()))
+    }
+
+    #[test]
+    fn whoever_lets_its_mail_pile_up_is_closed_and_forgotten() {
+        let clients = Clients::default();
+        let client = client(&clients);
+        let some = vec![0; MAX_OUTBOX / 2];
+        client.send(&some);
+        client.send(&some);
+        assert_eq!((client.is_killed(), client.waiting_bytes()), (false, MAX_OUTBOX));
+        client.send(b"x");
+        assert_eq!((client.is_killed(), client.waiting_bytes()), (true, 0));
+        client.send(b"x");
+        assert_eq!(client.waiting_bytes(), 0);
+    }
+
+    #[test]
+    fn those_that_hold_most_are_closed_until_the_rest_is_within_the_limit() {
+        let clients = Clients::default();
+        let all: Vec<_> = [10, 500, 20, 400, 0]
+            .iter()
+            .map(|&held| {
+                let client = client(&clients);
+                client.output_bytes.store(held, Ordering::Relaxed);
+                client
+            })
+            .collect();
+        assert!(clients.close_largest(930).is_empty());
+        let closed: Vec<u64> = clients.close_largest(450).iter().map(|(client, _)| client.id).collect();
+        assert_eq!(closed, [all[1].id]);
+        assert!(clients.close_largest(450).is_empty(), "who is closed holds nothing any more");
+        let closed: Vec<usize> = clients.close_largest(15).iter().map(|(_, held)| *held).collect();
+        assert_eq!(closed, [400, 20]);
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::cluster::ClusterRequest;
 use crate::error::ClientError;
+use crate::glob::Glob;
 use crate::node::Node;
 use crate::session::Session;
 use crate::settings::Settings;
@@ -401,7 +402,7 @@ pub enum Task {
     /// Write the settings into the configuration file.
     RewriteConfig,
     /// Collect the names that match a glob; `Node::keys_step` does a piece at a time.
-    Keys(Vec<u8>),
+    Keys(Glob),
     /// End the process.
     Shutdown(SaveOnExit),
     /// Serve nobody for this long.

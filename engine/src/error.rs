@@ -1,5 +1,6 @@
 //! What a client is told when a command can't be done: the text of a RESP error.
 
+use crate::glob::{MAX_PATTERN_LEN, PatternTooLong};
 use crate::keyspace::{ChangeError, NoRoom};
 use crate::precision::TooManyPrecisions;
 use crate::value::ValueError;
@@ -36,14 +37,16 @@ pub enum ClientError {
     TooManyPrecisions,
     /// The name is longer than `MAX_NAME_LEN`.
     NameTooLong(usize),
+    /// The pattern is longer than `MAX_PATTERN_LEN`.
+    PatternTooLong(usize),
     /// `ERR syntax error`
     Syntax,
     /// Any other text; it starts with its code (`ERR ...`).
     Text(Cow<'static, str>),
 }
 
-/// Most bytes of a client that an error repeats.
-const MAX_QUOTED_LEN: usize = 128;
+/// Most bytes of a client that an error repeats: any name in full, as the original shows it.
+const MAX_QUOTED_LEN: usize = crate::counter::MAX_NAME_LEN;
 
 impl ClientError {
     /// An error that repeats some of the client's bytes, cut at `MAX_QUOTED_LEN`.
@@ -71,6 +74,12 @@ impl ClientError {
 impl From<ValueError> for ClientError {
     fn from(error: ValueError) -> ClientError {
         ClientError::Value(error)
+    }
+}
+
+impl From<PatternTooLong> for ClientError {
+    fn from(PatternTooLong(len): PatternTooLong) -> ClientError {
+        ClientError::PatternTooLong(len)
     }
 }
 
@@ -114,6 +123,9 @@ impl fmt::Display for ClientError {
             }
             ClientError::NameTooLong(len) => {
                 write!(f, "ERR counter name is too long: {len} bytes, limit {}", crate::counter::MAX_NAME_LEN)
+            }
+            ClientError::PatternTooLong(len) => {
+                write!(f, "ERR pattern is too long: {len} bytes, limit {MAX_PATTERN_LEN}")
             }
             ClientError::Syntax => f.write_str("ERR syntax error"),
             ClientError::Text(text) => f.write_str(text),

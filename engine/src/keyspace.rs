@@ -12,6 +12,7 @@
 //! `update`; no function takes two stripe locks at once.
 
 mod durable;
+mod precisions;
 
 pub(crate) use durable::Noted;
 
@@ -51,6 +52,7 @@ pub struct Keyspace {
     /// Counters that users see.
     len: AtomicUsize,
     precisions: RwLock<PrecisionTable>,
+    precision_sweep: Mutex<Option<precisions::Sweep>>,
     default_precision: AtomicUsize,
     /// Until when each member's lines are followed.
     pub(crate) horizons: Horizons,
@@ -286,6 +288,7 @@ impl Keyspace {
             shared_seed: SharedSeed::from_u64(seed),
             len: AtomicUsize::new(0),
             precisions: RwLock::new(precisions),
+            precision_sweep: Mutex::default(),
             default_precision: AtomicUsize::new(usize::from(default.0)),
             horizons: Horizons::default(),
             member_ids: MemberIds::default(),
@@ -388,8 +391,11 @@ impl Keyspace {
     /// # Errors
     /// `TooManyPrecisions` if the table is full; the default stays as it was.
     pub fn set_default_precision(&self, precision: Precision) -> Result<(), TooManyPrecisions> {
-        let id = self.precisions.write().id(precision)?;
-        self.default_precision.store(usize::from(id.0), Ordering::Relaxed);
+        let mut table = self.precisions.write();
+        let id = table.id(precision)?;
+        // Counters may be getting the one that was the default at this moment.
+        let last = self.default_precision.swap(usize::from(id.0), Ordering::Relaxed);
+        table.keep(PrecisionId(last as u16));
         Ok(())
     }
 
@@ -774,8 +780,9 @@ impl Keyspace {
         }
     }
 
-    /// Walks over at least `count` places of the slabs from `cursor` on, calls `see` for each counter met, and
-    /// returns where to go on (zero: that was the end). Locks one stripe at a time.
+    /// Walks over the slabs from `cursor` on until `count` counters are met, calls `see` for each of those that users see, and
+    /// returns where to go on (zero: that was the end). Locks one stripe at a time. Where many counters have gone it may end
+    /// before: what one call costs depends on `count`, not on what there was once.
     pub(crate) fn walk(&self, cursor: Cursor, count: u64, mut see: impl FnMut(&Counter)) -> Cursor {
         self.walk_all(cursor, count, |_, counter| {
             if !counter.marks.has(Marks::HIDDEN) {
@@ -793,15 +800,18 @@ impl Keyspace {
     ) -> Cursor {
         let (mut number, mut index) = ((cursor >> 32) as usize, cursor as u32);
         let mut left = count.max(1);
-        while number < STRIPES {
+        let mut vacant_left = left.saturating_mul(VACANT_PER_COUNTER).max(MIN_VACANT);
+        while number < STRIPES && vacant_left > 0 {
             let mut stripe = self.lock(number);
             let Stripe { counters, lists: Lists { unlogged, .. }, .. } = &mut *stripe;
             let bound = counters.bound();
-            while index < bound && left > 0 {
+            while index < bound && left > 0 && vacant_left > 0 {
                 if let Some(counter) = counters.get_mut(index) {
                     let handle = Handle { stripe: number as u16, index };
                     self.noting_publication(handle, counter, unlogged, |counter| see(handle, counter));
                     left -= 1;
+                } else {
+                    vacant_left -= 1;
                 }
                 index += 1;
             }
@@ -816,6 +826,12 @@ impl Keyspace {
         if number < STRIPES { (number as u64) << 32 } else { 0 }
     }
 }
+
+/// Vacant places that a walk passes for each counter that it may meet: more than there can be beside the only one of a stripe.
+const VACANT_PER_COUNTER: u64 = 64;
+
+/// Vacant places that any walk passes.
+const MIN_VACANT: u64 = 4_096;
 
 /// Which of a stripe's lists of changed counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

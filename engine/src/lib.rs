@@ -18,7 +18,7 @@ pub mod durable;
 mod error;
 mod facts;
 mod generation;
-mod glob;
+pub mod glob;
 mod ids;
 mod import;
 mod keyspace;

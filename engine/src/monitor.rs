@@ -1,10 +1,17 @@
 //! The line that MONITOR shows for a command.
 
 use crate::clients::{Client, Peer};
+use crate::counter::MAX_NAME_LEN;
 use crate::settings::{self, SettingSpec};
 use crate::time::Now;
 use resp::Request;
 use std::io::Write;
+
+/// Bytes of a word that are shown: any name in full.
+const MAX_WORD_LEN: usize = MAX_NAME_LEN;
+
+/// Above so many bytes no further word is shown.
+const MAX_LINE_LEN: usize = 1024 * 1024;
 
 /// `+1795354504.123456 [127.0.0.1:4242] "SET" "foo" "1"`, line end included. `command` is the name in the table,
 /// whatever the command is called on this node. Passwords are not shown.
@@ -18,10 +25,19 @@ pub(crate) fn line(client: &Client, command: &str, request: &Request<'_>, now: N
     written.expect("writing to a vector does not fail");
     for (position, word) in request.iter().enumerate() {
         line.push(b' ');
+        if line.len() > MAX_LINE_LEN {
+            let left = request.len() - position;
+            write!(line, "\"... ({left} more arguments)\"").expect("writing to a vector does not fail");
+            break;
+        }
         if is_secret(command, request, position) {
             line.extend_from_slice(b"\"(redacted)\"");
         } else {
-            quote(word, &mut line);
+            quote(&word[..word.len().min(MAX_WORD_LEN)], &mut line);
+            if let Some(left) = word.len().checked_sub(MAX_WORD_LEN).filter(|&left| left > 0) {
+                line.pop();
+                write!(line, "... ({left} more bytes)\"").expect("writing to a vector does not fail");
+            }
         }
     }
     line.extend_from_slice(b"\r\n");
@@ -80,6 +96,18 @@ mod tests {
         assert_eq!(
             shown("set", &[b"SeT", b"a b\"\\", b"\x00\xff\r\n\t\x07\x08"]),
             "+1795354504.000456 [127.0.0.1:4242] \"SeT\" \"a b\\\"\\\\\" \"\\x00\\xff\\r\\n\\t\\a\\b\"\r\n"
+        );
+    }
+
+    #[test]
+    fn a_line_has_an_end_however_long_the_words_are() {
+        let (word, name) = (vec![b'x'; 1 << 20], [0; MAX_WORD_LEN]);
+        let shown_word = shown("echo", &[b"ECHO", &word]);
+        assert!(shown_word.ends_with("xxx... (983041 more bytes)\"\r\n"), "{}", shown_word.len());
+        let words = [&[&b"EXISTS"[..]], &[&name[..]; 100][..]].concat();
+        let shown_words = shown("exists", &words);
+        assert!(
+            shown_words.len() < 2 << 20 && shown_words.ends_with("\\x00\" \"... (96 more arguments)\"\r\n")
         );
     }
 

@@ -4,7 +4,7 @@
 //! due. All take `&self`; every lock inside is short and never held across a call of the shell, save the one that
 //! lets one change of settings follow the other.
 
-use crate::clients::{Client, Clients, Peer, Wake};
+use crate::clients::{Client, Clients, MAX_BUFFERED, Peer, Wake};
 use crate::cluster::gossip::Announcement;
 use crate::cluster::view::ClusterView;
 use crate::command::{CommandSpec, Context, Flag, Outcome};
@@ -12,7 +12,7 @@ use crate::command_table::{CommandTable, Known};
 use crate::commands;
 use crate::error::ClientError;
 use crate::facts::Kept;
-use crate::glob::{Case, is_match};
+use crate::glob::Glob;
 use crate::ids::NodeId;
 use crate::keyspace::{Cursor, Fate, Keyspace};
 use crate::latency::Latency;
@@ -203,6 +203,8 @@ impl Node {
                 .map_err(|error| ClientError::from(error).to_string())?;
         }
         *self.settings.write() = Arc::new(settings);
+        // A limit holds from the next command on.
+        self.note_used_memory(self.used_memory.load(Ordering::Relaxed));
         Ok(())
     }
 
@@ -271,6 +273,18 @@ impl Node {
         let limit = self.settings().maxmemory_bytes;
         let is_full = limit > 0 && bytes > limit / 100 * MEMORY_HIGH_MARK_PERCENT;
         self.stats.set_memory_full(is_full, bytes);
+    }
+
+    /// Closes the clients that hold most if requests and replies waiting for all of them are more than may; the shell calls it
+    /// many times a second.
+    pub fn limit_buffers(&self) {
+        for (client, held) in self.clients.close_largest(MAX_BUFFERED) {
+            self.shell.warn(&format!(
+                "client {} ({}) closed: it holds {held} bytes of requests and replies, and all clients together more than \
+                 {MAX_BUFFERED}",
+                client.id, client.peer
+            ));
+        }
     }
 
     /// Tells the node how far loading has come. While it goes on, only commands marked for it are executed.
@@ -420,6 +434,9 @@ impl Node {
             && session.protocol == Protocol::Resp2
             && !command.has(Flag::WhileSubscribed)
         {
+            if command.has(Flag::Denyoom) && !self.has_room() {
+                return Err(ClientError::OutOfMemory);
+            }
             return Err(ClientError::text(
                 "ERR only SUBSCRIBE / ISUBSCRIBE / UNSUBSCRIBE / QUIT allowed in this context",
             ));
@@ -435,14 +452,40 @@ impl Node {
 
     /// Does a piece of KEYS: looks at a bounded number of counters and adds the names that match. Returns where to go on,
     /// zero at the end.
-    pub fn keys_step(&self, pattern: &[u8], cursor: Cursor, names: &mut Vec<Box<[u8]>>) -> Cursor {
+    pub fn keys_step(&self, glob: &Glob, cursor: Cursor, names: &mut Vec<Box<[u8]>>) -> Cursor {
         /// Counters looked at before other clients of the thread get their turn: about half a millisecond.
         const STEP: u64 = 8_192;
-        self.keyspace.walk(cursor, STEP, |counter| {
-            if is_match(pattern, counter.name(), Case::Exact) {
-                names.push(counter.name().into());
+        self.look_for_names(cursor, STEP, Some(glob), names)
+    }
+
+    /// Looks at about that many counters from `cursor` on, fewer if their names are long and the pattern is, and adds the
+    /// names that match. Returns where to go on, zero at the end.
+    pub(crate) fn look_for_names(
+        &self,
+        mut cursor: Cursor,
+        count: u64,
+        glob: Option<&Glob>,
+        names: &mut Vec<Box<[u8]>>,
+    ) -> Cursor {
+        /// Counters looked at under one lock, with a pattern of ordinary length.
+        const SOME: u64 = 256;
+        /// About three milliseconds, in `Glob::max_steps`.
+        const MAX_STEPS: usize = 3_000_000;
+        let at_once = (SOME / glob.map_or(1, |glob| glob.max_steps(1) as u64)).max(1);
+        let (mut left, mut steps) = (count.max(1), 0);
+        loop {
+            let some = at_once.min(left);
+            cursor = self.keyspace.walk(cursor, some, |counter| {
+                steps += glob.map_or(0, |glob| glob.max_steps(counter.name().len()));
+                if glob.is_none_or(|glob| glob.is_match(counter.name())) {
+                    names.push(counter.name().into());
+                }
+            });
+            left -= some;
+            if cursor == 0 || left == 0 || steps >= MAX_STEPS {
+                return cursor;
             }
-        })
+        }
     }
 
     /// Deletes every counter here, and with it every subscription.
@@ -471,6 +514,7 @@ impl Node {
         if !self.keyspace.dirty.is_on() {
             self.keyspace.collect_zeros(now.monotonic, |_, _| Fate::Removed);
         }
+        self.keyspace.sweep_precisions(now.monotonic);
         self.stats.sample_rates(now.monotonic);
         self.close_idle(now.monotonic);
     }

@@ -3,7 +3,9 @@
 //! Few different precisions are in use at a time, so counters hold a two-byte number into a table.
 
 use crate::counter::PrecisionId;
+use crate::time::Micros;
 use crate::value::Value;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The allowed deviation of a published line from the truth.
@@ -69,10 +71,25 @@ impl fmt::Display for Precision {
     }
 }
 
-/// The precisions in use, by number.
+/// How long a number that was given out is kept, whoever has it: whoever has asked for it may be about to give it to a
+/// counter.
+pub(crate) const GRACE: Micros = Micros::from_secs(60);
+
+/// The precisions in use, by number, and numbers to be used again.
 #[derive(Debug)]
 pub(crate) struct PrecisionTable {
-    precisions: Vec<Precision>,
+    places: Vec<Place>,
+    numbers: BTreeMap<Precision, u16>,
+    vacant: Vec<u16>,
+    /// The moment, about.
+    now: Micros,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    precision: Precision,
+    /// When the number was given out last.
+    given: Micros,
 }
 
 impl PrecisionTable {
@@ -80,28 +97,65 @@ impl PrecisionTable {
     pub(crate) const CAPACITY: usize = u16::MAX as usize;
 
     pub(crate) fn new() -> PrecisionTable {
-        PrecisionTable { precisions: Vec::new() }
+        PrecisionTable {
+            places: Vec::new(),
+            numbers: BTreeMap::new(),
+            vacant: Vec::new(),
+            now: Micros::default(),
+        }
     }
 
-    /// The number of a precision that is in use.
-    pub(crate) fn find(&self, precision: Precision) -> Option<PrecisionId> {
-        self.precisions.iter().position(|&p| p == precision).map(|number| PrecisionId(number as u16))
+    /// How many different ones there are.
+    pub(crate) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// Tells the time, about; numbers that are given out from now on are kept for `GRACE` from here.
+    pub(crate) fn set_now(&mut self, now: Micros) {
+        self.now = now;
     }
 
     /// The number of a precision, given to it at first use.
     pub(crate) fn id(&mut self, precision: Precision) -> Result<PrecisionId, TooManyPrecisions> {
-        if let Some(id) = self.find(precision) {
-            return Ok(id);
+        let place = Place { precision, given: self.now };
+        if let Some(&number) = self.numbers.get(&precision) {
+            self.places[usize::from(number)] = place;
+            return Ok(PrecisionId(number));
         }
-        if self.precisions.len() == PrecisionTable::CAPACITY {
-            return Err(TooManyPrecisions);
-        }
-        self.precisions.push(precision);
-        Ok(PrecisionId((self.precisions.len() - 1) as u16))
+        let number = match self.vacant.pop() {
+            Some(number) => {
+                self.places[usize::from(number)] = place;
+                number
+            }
+            None if self.places.len() == PrecisionTable::CAPACITY => return Err(TooManyPrecisions),
+            None => {
+                self.places.push(place);
+                (self.places.len() - 1) as u16
+            }
+        };
+        self.numbers.insert(precision, number);
+        Ok(PrecisionId(number))
+    }
+
+    /// Keeps a number as if it were given out at this moment.
+    pub(crate) fn keep(&mut self, id: PrecisionId) {
+        self.places[usize::from(id.0)].given = self.now;
+    }
+
+    /// Takes back the numbers that are not in use and that were given out for the last time long before `moment`.
+    pub(crate) fn take_back(&mut self, moment: Micros, is_used: impl Fn(PrecisionId) -> bool) {
+        let (places, vacant) = (&self.places, &mut self.vacant);
+        self.numbers.retain(|_, &mut number| {
+            let is_kept = is_used(PrecisionId(number)) || places[usize::from(number)].given + GRACE >= moment;
+            if !is_kept {
+                vacant.push(number);
+            }
+            is_kept
+        });
     }
 
     pub(crate) fn precision(&self, id: PrecisionId) -> Precision {
-        self.precisions[usize::from(id.0)]
+        self.places[usize::from(id.0)].precision
     }
 }
 

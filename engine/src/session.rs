@@ -51,7 +51,7 @@ impl Session {
     }
 
     /// Whether only commands that need no password are executed.
-    pub(crate) fn is_locked(&self, settings: &Settings) -> bool {
+    pub fn is_locked(&self, settings: &Settings) -> bool {
         !settings.requirepass.is_empty() && !self.has_authenticated
     }
 

@@ -98,6 +98,10 @@ impl<T> Slab<T> {
         let entry = chunk.places.get_mut(place)?.take()?;
         chunk.live -= 1;
         self.len -= 1;
+        if self.len == 0 {
+            *self = Slab::new();
+            return Some(entry);
+        }
         if chunk.live == 0 && chunk.places.len() == CHUNK_LEN {
             self.vacant.retain(|&v| split(v).0 != number);
             self.chunks[number] = None;

@@ -25,6 +25,8 @@ const RATE_SAMPLES: usize = 4;
 pub struct Stats {
     connections: AtomicU64,
     rejected: AtomicU64,
+    predictions_kept: AtomicU64,
+    predictions_made: AtomicU64,
     lanes: Box<[Lane]>,
     is_memory_full: AtomicBool,
     memory: AtomicU64,
@@ -93,6 +95,8 @@ impl Stats {
         Stats {
             connections: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
+            predictions_kept: AtomicU64::new(0),
+            predictions_made: AtomicU64::new(0),
             lanes: (0..LANES).map(|_| Lane::new()).collect(),
             is_memory_full: AtomicBool::new(false),
             memory: AtomicU64::new(0),
@@ -105,6 +109,8 @@ impl Stats {
     pub(crate) fn reset(&self) {
         self.connections.store(0, Ordering::Relaxed);
         self.rejected.store(0, Ordering::Relaxed);
+        self.predictions_kept.store(0, Ordering::Relaxed);
+        self.predictions_made.store(0, Ordering::Relaxed);
         for lane in &self.lanes {
             let counts = [&lane.errors, &lane.input_bytes, &lane.output_bytes];
             for count in lane.calls.iter().chain(&lane.nanos).chain(counts) {
@@ -121,6 +127,21 @@ impl Stats {
     /// A connection was turned away at `maxclients`.
     pub fn note_rejected(&self) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many times a counter had changed as its published line said, and so many publications were made.
+    pub fn note_predictions(&self, kept: u64, made: u64) {
+        if kept > 0 {
+            self.predictions_kept.fetch_add(kept, Ordering::Relaxed);
+        }
+        if made > 0 {
+            self.predictions_made.fetch_add(made, Ordering::Relaxed);
+        }
+    }
+
+    /// The same since the start or the last reset; what INFO calls hits and misses.
+    pub fn predictions(&self) -> (u64, u64) {
+        (self.predictions_kept.load(Ordering::Relaxed), self.predictions_made.load(Ordering::Relaxed))
     }
 
     pub(crate) fn note_error(&self, tally: &Tally) {

@@ -147,8 +147,13 @@ fn forget_takes_the_ids_of_others_only() {
     assert_eq!(talk.request(&format!("CLUSTER FORGET {OTHER}")), ClusterRequest::Forget(OTHER));
     assert_eq!(talk.error(&format!("CLUSTER FORGET {OWN}")), "ERR I tried hard but I can't forget myself...");
     let stranger = NodeId([1; 20]).to_string();
-    for id in ["x", &stranger] {
-        assert_eq!(talk.error(&format!("CLUSTER FORGET {id}")), format!("ERR Unknown node {id}"));
+    let no_id = "z".repeat(40);
+    for (id, error) in [
+        ("x", String::from("ERR Invalid node identifier")),
+        (&stranger, format!("ERR Unknown node {stranger}")),
+        (&no_id, format!("ERR Unknown node {no_id}")),
+    ] {
+        assert_eq!(talk.error(&format!("CLUSTER FORGET {id}")), error);
         assert_eq!(
             talk.error(&format!("CLUSTER COUNT-FAILURE-REPORTS {id}")),
             format!("ERR Unknown node {id}")

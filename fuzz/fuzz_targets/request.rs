@@ -43,7 +43,7 @@ fuzz_target!(|data: &[u8]| {
     let [size, choice, bytes @ ..] = data else { return };
     let limits = match choice % 2 {
         0 => Limits::default(),
-        _ => Limits { max_args: 8, max_bulk_len: 16, max_inline_len: 40 },
+        _ => Limits { max_args: 8, max_bulk_len: 16, max_inline_len: 40, is_before_password: false },
     };
     let whole = receive(limits, [bytes]);
     assert_eq!(receive(limits, bytes.chunks(usize::from(*size).max(1))), whole);

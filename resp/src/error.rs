@@ -14,6 +14,10 @@ pub enum ProtocolError {
     InvalidMultibulkLength,
     /// The length of a bulk is no number, is negative or too large, or its line is not ended by CRLF.
     InvalidBulkLength,
+    /// More arguments than a client may send before it has given the password.
+    UnauthenticatedMultibulkLength,
+    /// A longer argument than a client may send before it has given the password.
+    UnauthenticatedBulkLength,
     /// Where the header of an argument should start there is this byte.
     ExpectedDollar(u8),
     /// A quote of an inline command is not closed, or text follows the closing quote directly.
@@ -51,6 +55,10 @@ impl ProtocolError {
         match *self {
             Self::InvalidMultibulkLength => ("Protocol error: invalid multibulk length", None, ""),
             Self::InvalidBulkLength => ("Protocol error: invalid bulk length", None, ""),
+            Self::UnauthenticatedMultibulkLength => {
+                ("Protocol error: unauthenticated multibulk length", None, "")
+            }
+            Self::UnauthenticatedBulkLength => ("Protocol error: unauthenticated bulk length", None, ""),
             Self::ExpectedDollar(byte) => ("Protocol error: expected '$', got '", Some(byte), "'"),
             Self::UnbalancedQuotes => ("Protocol error: unbalanced quotes in request", None, ""),
             Self::TooBigInline => ("Protocol error: too big inline request", None, ""),

@@ -40,11 +40,32 @@ pub struct Limits {
     /// Bytes of an inline command, with the CR of its end but not the LF, and of a header's line, without
     /// its end. A value below 32 counts as 32.
     pub max_inline_len: usize,
+    /// The client has still to give the password: what is too large says so.
+    pub is_before_password: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_args: 1_048_576, max_bulk_len: 536_870_912, max_inline_len: 65_536 }
+        Self {
+            max_args: 1_048_576,
+            max_bulk_len: 536_870_912,
+            max_inline_len: 65_536,
+            is_before_password: false,
+        }
+    }
+}
+
+impl Limits {
+    /// What a client may send before it has given the password, so that strangers can't fill the memory; as in Redis 7.
+    pub const BEFORE_PASSWORD: Limits =
+        Limits { max_args: 10, max_bulk_len: 16_384, max_inline_len: 65_536, is_before_password: true };
+
+    fn within_reason(self) -> Limits {
+        Limits {
+            max_bulk_len: self.max_bulk_len.min(MAX_BULK_LEN),
+            max_inline_len: self.max_inline_len.max(MIN_LINE_LIMIT),
+            ..self
+        }
     }
 }
 
@@ -101,13 +122,8 @@ enum Step {
 impl RequestDecoder {
     /// A decoder for a new connection.
     pub fn new(limits: Limits) -> Self {
-        let limits = Limits {
-            max_bulk_len: limits.max_bulk_len.min(MAX_BULK_LEN),
-            max_inline_len: limits.max_inline_len.max(MIN_LINE_LIMIT),
-            ..limits
-        };
         Self {
-            limits,
+            limits: limits.within_reason(),
             missing: 0,
             bulk_len: None,
             position: 0,
@@ -115,6 +131,11 @@ impl RequestDecoder {
             spans: Vec::new(),
             scratch: Vec::new(),
         }
+    }
+
+    /// From the next header on, other limits hold.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits.within_reason();
     }
 
     /// Looks for the next request at the start of `buf`.
@@ -324,6 +345,12 @@ fn read_any_header(
         (Kind::Array, Err(_)) => Ok(Some((0, end + 2))),
         (Kind::Array, Ok(count)) if count <= limits.max_args => Ok(Some((count, end + 2))),
         (Kind::Bulk, Ok(len)) if len <= limits.max_bulk_len => Ok(Some((len, end + 2))),
+        (Kind::Array, Ok(count)) if limits.is_before_password && count <= Limits::default().max_args => {
+            Err(ProtocolError::UnauthenticatedMultibulkLength)
+        }
+        (Kind::Bulk, Ok(len)) if limits.is_before_password && len <= Limits::default().max_bulk_len => {
+            Err(ProtocolError::UnauthenticatedBulkLength)
+        }
         _ => Err(invalid),
     }
 }
@@ -461,7 +488,12 @@ mod tests {
 
     #[test]
     fn lengths_at_the_end_of_the_number_range_do_not_overflow() {
-        let limits = Limits { max_args: usize::MAX, max_bulk_len: usize::MAX, max_inline_len: usize::MAX };
+        let limits = Limits {
+            max_args: usize::MAX,
+            max_bulk_len: usize::MAX,
+            max_inline_len: usize::MAX,
+            ..Limits::default()
+        };
         let mut decoder = RequestDecoder::new(limits);
         let decoded = decoder.decode(b"*9223372036854775807\r\n$4611686018427387903\r\nabc").unwrap();
         assert!(matches!(decoded, Decoded::Incomplete { consumed: 0, .. }));

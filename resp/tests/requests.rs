@@ -237,7 +237,7 @@ fn the_hint_tells_what_is_missing_of_a_bulk() {
 
 #[test]
 fn own_limits_are_kept() {
-    let limits = Limits { max_args: 2, max_bulk_len: 3, max_inline_len: 32 };
+    let limits = Limits { max_args: 2, max_bulk_len: 3, max_inline_len: 32, is_before_password: false };
     let error = |bytes: &[u8]| receive(limits, [bytes]).error;
     assert_eq!(error(b"*2\r\n$3\r\nabc\r\n$0\r\n\r\na b\n"), None);
     assert_eq!(error(b"*3\r\n"), Some(ProtocolError::InvalidMultibulkLength));

@@ -29,7 +29,12 @@ pub(crate) const READ_LEN: usize = 64 * 1024;
 /// Most bytes of requests that wait unexecuted on one connection (as Redis's query buffer limit).
 const MAX_WAITING_INPUT: usize = 1024 * 1024 * 1024;
 
-/// Most bytes of replies that wait for one client to read, whatever `client-output-buffer-limit` allows.
+/// Above so many bytes of replies that wait for a client to read, nothing more is read or executed for it until it has
+/// taken some. A client that writes all of a pipeline before it reads must keep its replies below this.
+const MAX_UNREAD_OUTPUT: usize = 64 * 1024 * 1024;
+
+/// Most bytes of replies that wait for one client, whatever `client-output-buffer-limit` allows: one reply alone can be far
+/// longer than what nothing is executed above.
 const MAX_WAITING_OUTPUT: usize = 1024 * 1024 * 1024;
 
 /// Bytes of replies that count towards no limit, as in Redis, where they fit a buffer of the connection's own: a limit
@@ -108,6 +113,8 @@ enum Step {
     WaitUntil(Micros),
     /// Do this, then go on.
     WaitForTask(Task),
+    /// Go on once the client has taken some of its replies.
+    WaitForReader,
     /// Send what is written, then end.
     Close,
 }
@@ -129,6 +136,8 @@ pub(crate) struct Connection {
     held: Option<u64>,
     /// Until when a stopping server goes on reading what has been received.
     stops_at: Option<Micros>,
+    /// The limits of who has still to give the password are in force.
+    is_limited: bool,
 }
 
 impl Connection {
@@ -146,6 +155,7 @@ impl Connection {
             over_soft_since: None,
             held: None,
             stops_at: None,
+            is_limited: false,
         }
     }
 
@@ -174,12 +184,21 @@ impl Connection {
                     Err(ending) => Err(ending),
                 },
                 Step::WaitForTask(task) => {
+                    if self.unread() > MAX_UNREAD_OUTPUT
+                        && let Err(ending) = self.wait_for_reader(waker).await
+                    {
+                        return ending;
+                    }
                     let started = self.worker.moment();
                     let result = self.worker.run_task(task).await;
                     self.finish_task(result);
                     self.note_time(started);
                     self.go_on().await
                 }
+                Step::WaitForReader => match self.wait_for_reader(waker).await {
+                    Ok(()) => self.execute_waiting(),
+                    Err(ending) => Err(ending),
+                },
                 Step::Close => return self.close().await,
             };
             step = match done {
@@ -188,6 +207,10 @@ impl Connection {
             };
             if self.session.client().is_killed() {
                 return Ending::ClosedByUs;
+            }
+            // The socket is asked first: how much it takes is not known before.
+            if self.unread() > MAX_UNREAD_OUTPUT && matches!(step, Step::WaitForEvents | Step::TakeTurns) {
+                step = Step::WaitForReader;
             }
             if self.worker.is_stopping() && self.is_stop_due(&step) {
                 step = Step::Close;
@@ -219,7 +242,7 @@ impl Connection {
         let stops_at = *self.stops_at.get_or_insert(now + DRAIN_MICROS);
         match step {
             Step::WaitForEvents => now >= stops_at,
-            Step::WaitUntil(_) => true,
+            Step::WaitUntil(_) | Step::WaitForReader => true,
             Step::TakeTurns | Step::WaitForTask(_) | Step::Close => false,
         }
     }
@@ -246,7 +269,10 @@ impl Connection {
             if client.is_killed() {
                 return Poll::Ready(Err(Ending::ClosedByUs));
             }
-            client.drain_outbox(&mut self.output);
+            // What there is no room for stays where it is; the engine ends clients whose mail piles up.
+            if self.unread() <= MAX_UNREAD_OUTPUT {
+                client.drain_outbox(&mut self.output);
+            }
             self.poll_flush(cx)?;
             if !self.output.is_empty() {
                 self.worker.node.refresh_settings(&mut self.settings);
@@ -324,6 +350,7 @@ impl Connection {
         let now = started.now;
         node.refresh_settings(&mut self.settings);
         self.worker.lend_output(&mut self.output);
+        self.limit_requests();
         let (mut consumed, output_before) = (0, self.output.len());
         let output_turn_end = output_before + MAX_OUTPUT_TURN;
         let step = loop {
@@ -343,10 +370,13 @@ impl Connection {
                     let outcome =
                         node.execute(&mut self.session, request, &self.settings, now, &mut self.output);
                     if let Outcome::Later(moment) = outcome {
-                        self.decoder = RequestDecoder::new(Limits::default());
+                        self.decoder = RequestDecoder::new(self.limits());
                         break Step::WaitUntil(moment);
                     }
                     consumed += used;
+                    if self.is_limited {
+                        self.limit_requests();
+                    }
                     match outcome {
                         Outcome::Done => {}
                         Outcome::Close => break Step::Close,
@@ -372,6 +402,25 @@ impl Connection {
             self.note_time(started);
         }
         (step, consumed)
+    }
+
+    /// What the client may send at this moment.
+    fn limits(&self) -> Limits {
+        if self.is_limited { Limits::BEFORE_PASSWORD } else { Limits::default() }
+    }
+
+    /// Limits what a client may send to what it has the right to.
+    fn limit_requests(&mut self) {
+        let is_limited = self.session.is_locked(&self.settings);
+        if is_limited != self.is_limited {
+            self.is_limited = is_limited;
+            self.decoder.set_limits(self.limits());
+        }
+    }
+
+    /// Bytes of replies that the socket has not taken.
+    fn unread(&self) -> usize {
+        self.output.len() - self.sent
     }
 
     /// Tells the node how long it was busy for this client.
@@ -400,13 +449,13 @@ impl Connection {
             self.output.drain(..self.sent);
             self.sent = 0;
         }
-        self.session.client().output_bytes.store(self.output.len() - self.sent, Ordering::Relaxed);
+        self.session.client().output_bytes.store(self.unread(), Ordering::Relaxed);
         Ok(())
     }
 
     /// Ends a client for which more waits than may, by the settings as they were when it was last looked at.
     fn check_output(&mut self) -> Result<(), Ending> {
-        let waiting = self.output.len() - self.sent;
+        let waiting = self.unread();
         if waiting == 0 {
             self.over_soft_since = None;
             return Ok(());
@@ -435,6 +484,25 @@ impl Connection {
             return Err(Ending::OutputTooLarge);
         }
         Ok(())
+    }
+
+    /// Waits until the client has taken enough of its replies for more to be made.
+    async fn wait_for_reader(&mut self, waker: &atomic_waker::AtomicWaker) -> Result<(), Ending> {
+        let client = Arc::clone(self.session.client());
+        poll_fn(|cx| {
+            waker.register(cx.waker());
+            if client.is_killed() {
+                return Poll::Ready(Err(Ending::ClosedByUs));
+            }
+            self.poll_flush(cx)?;
+            self.worker.node.refresh_settings(&mut self.settings);
+            self.check_output()?;
+            if self.unread() <= MAX_UNREAD_OUTPUT || self.worker.is_stopping() {
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Waits for a moment, a wake-up, or the end of the connection; goes on sending meanwhile.

@@ -23,6 +23,9 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 /// How often the memory in use is looked at for `maxmemory`.
 const MEMORY_SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Who connects while counters are loaded waits for so long before it is told that they are: few are there at once.
+const QUIET_LOAD: Duration = Duration::from_millis(100);
+
 /// How long the workers may take to answer what was received before a stopping server ends all the same.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -134,14 +137,17 @@ impl Server {
         is_ready: impl FnOnce(),
         mut ended: UnboundedReceiver<()>,
     ) -> Result<(), String> {
-        if let Some(loaded) = self.disk.as_mut().and_then(|running| running.loaded.take()) {
-            let loaded = tokio::select! {
-                loaded = loaded => Some(loaded.unwrap_or_else(|_| Err("the disk's thread has ended".to_owned()))),
-                _ = self.attend(&mut ended) => None,
+        if let Some(mut loaded) = self.disk.as_mut().and_then(|running| running.loaded.take()) {
+            let loaded = match tokio::time::timeout(QUIET_LOAD, &mut loaded).await {
+                Ok(loaded) => Some(loaded),
+                Err(_) => tokio::select! {
+                    loaded = loaded => Some(loaded),
+                    _ = self.attend(&mut ended) => None,
+                },
             };
             // Whoever ends while it loads has nothing to save.
             let Some(loaded) = loaded else { return Ok(()) };
-            loaded?;
+            loaded.unwrap_or_else(|_| Err("the disk's thread has ended".to_owned()))?;
             self.start_bus()?;
         }
         is_ready();
@@ -326,6 +332,7 @@ fn start_workers(
 async fn run_timers(node: &Node, disk: Option<&Disk>, clock: Clock) {
     loop {
         node.note_used_memory(shell::allocated_bytes());
+        node.limit_buffers();
         let now = clock.now();
         if let Some(disk) = disk {
             disk.watch(node, now.monotonic);

@@ -62,6 +62,7 @@ fn subscribing_while_counters_are_loaded_is_harmless() {
         let is_loading = subscriber.run("PING").starts_with("-LOADING");
         assert_eq!(subscriber.run("SUBSCRIBE brought"), "*3|$9|subscribe|$7|brought|:1|");
         assert_eq!(subscriber.reply(), "*3|$7|message|$7|brought|$1|7|");
+        eventually("the counters are loaded", || server.connect().run("PING") == "+PONG|");
         server.assert_up();
         if is_loading {
             assert_eq!(server.connect().run("GET brought"), "$1|7|");

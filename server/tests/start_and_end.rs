@@ -58,6 +58,23 @@ fn a_signal_ends_the_server_once_what_was_received_is_answered() {
 }
 
 #[test]
+fn a_node_without_counters_is_never_found_loading() {
+    for _ in 0..10 {
+        let (dir, port) = (tempfile::TempDir::new().unwrap(), free_port());
+        let mut command = support::command(port, dir.path(), &["--bind", "127.0.0.1"], &[]);
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+        let mut stream = None;
+        eventually("it takes connections", || {
+            stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok();
+            stream.is_some()
+        });
+        assert_eq!(Conn::new(stream.unwrap()).run("INCR a"), "$1|1|");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
 fn shutdown_ends_the_server() {
     let mut server = Server::start();
     let mut conn = server.connect();

@@ -3,10 +3,13 @@
 Run by tests/clients/run; needs the package `redis`.
 """
 
+import asyncio
 import sys
+import threading
 import time
 
 import redis
+import redis.asyncio
 
 # Messages come once a second at most.
 MESSAGE_LIMIT_SECS = 10
@@ -60,6 +63,69 @@ def subscribe(client, name):
     subscriber.close()
 
 
+def without_transactions(client):
+    """MULTI is an error that leaves the connection as it was."""
+    for connection_use in range(3):
+        try:
+            client.pipeline(transaction=True).incr("py:tx").execute()
+        except redis.ResponseError as error:
+            assert "unknown command" in str(error), error
+        else:
+            raise AssertionError("there are no transactions")
+        assert client.ping() is True, connection_use
+
+
+def share_a_pool(port):
+    """Threads share connections that are checked before each use, and that somebody else closes now and then."""
+    pool = redis.BlockingConnectionPool(
+        host="127.0.0.1", port=port, max_connections=5, health_check_interval=1, client_name="pool")
+    client = redis.Redis(connection_pool=pool)
+    client.delete("py:pool")
+
+    def work():
+        for _ in range(200):
+            client.incr("py:pool")
+
+    threads = [threading.Thread(target=work) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert client.get("py:pool") == b"2000"
+    named = [row for row in client.client_list() if row["name"] == "pool"]
+    assert 1 <= len(named) <= 5, named
+    time.sleep(1.1)
+    assert client.ping() is True
+    admin = redis.Redis(host="127.0.0.1", port=port)
+    for row in named:
+        admin.client_kill_filter(_id=row["id"])
+    assert client.get("py:pool") == b"2000", "a client connects again"
+
+
+async def count_in_step(port, protocol):
+    """The same from coroutines."""
+    client = redis.asyncio.Redis(host="127.0.0.1", port=port, decode_responses=True, protocol=protocol)
+    name = "py:async:%d" % protocol
+    await client.delete(name)
+    replies = await asyncio.gather(*(client.incr(name) for _ in range(50)))
+    assert sorted(int(reply) for reply in replies) == list(range(1, 51))
+    async with client.pipeline(transaction=False) as pipeline:
+        for _ in range(1_000):
+            pipeline.incrbyfloat(name, 0.001)
+        await pipeline.execute()
+    assert await client.get(name) == "51"
+    assert [found async for found in client.scan_iter(match=name)] == [name]
+    async with client.pubsub(ignore_subscribe_messages=True) as subscriber:
+        await subscriber.subscribe(name)
+        end, message = time.monotonic() + MESSAGE_LIMIT_SECS, None
+        while message is None and time.monotonic() < end:
+            message = await subscriber.get_message(timeout=0.5)
+        assert message is not None and message["data"] == "51", message
+        await subscriber.ping()
+        await subscriber.unsubscribe(name)
+    await client.aclose()
+
+
 def main():
     port = int(sys.argv[1])
     for label, options in (("default", {}), ("resp2", {"protocol": 2}), ("resp3", {"protocol": 3})):
@@ -72,8 +138,12 @@ def main():
             assert "value is not a valid float" in str(error), error
         else:
             raise AssertionError("a word was taken for a number")
+        without_transactions(client)
         client.close()
-    print("redis-py %s: defaults, RESP2 and RESP3" % redis.__version__)
+    share_a_pool(port)
+    for protocol in (2, 3):
+        asyncio.run(count_in_step(port, protocol))
+    print("redis-py %s: defaults, RESP2 and RESP3, a pool, asyncio" % redis.__version__)
 
 
 if __name__ == "__main__":

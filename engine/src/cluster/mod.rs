@@ -399,6 +399,8 @@ impl Cluster {
             }
         };
         self.run();
+        // Whoever is answered sees what became of it.
+        self.refresh_view();
         result
     }
 

@@ -206,6 +206,20 @@ fn everybody_reads_the_sum_of_what_everybody_has_counted() {
 }
 
 #[test]
+fn a_meet_is_listed_at_once_and_until_it_is_given_up() {
+    let mut world = World::new(1);
+    world.ask(0, "CONFIG SET cluster-node-timeout 1000");
+    world.meet(0, 7);
+    world.meet(0, 7);
+    let own = world.hosts[0].node.id();
+    let nodes = world.ask(0, "CLUSTER NODES");
+    assert!(nodes.contains(" 127.0.0.1:7007 handshake ") && nodes.contains(&own.to_string()), "{nodes}");
+    assert!(world.hosts[0].node.cluster_view().info_text().contains("cluster_known_nodes:2"));
+    world.run(Micros::from_millis(2_500));
+    assert_eq!(world.hosts[0].node.cluster_view().nodes.len(), 1);
+}
+
+#[test]
 fn an_increment_is_seen_within_milliseconds() {
     let mut world = World::joined(2);
     world.run(Micros::from_secs(1));

@@ -6,7 +6,7 @@ use crate::command::ArgKind::{Integer, OneOf, String};
 use crate::command::Flag::{Admin, Readonly};
 use crate::command::{Arg, CommandSpec, Context, Group, Outcome, Task, parse_integer};
 use crate::error::ClientError;
-use crate::ids::NodeId;
+use crate::ids::{NODE_ID_LEN, NodeId};
 use crate::settings::BUS_PORT_OFFSET;
 use crate::time::Micros;
 use std::net::{IpAddr, SocketAddr};
@@ -118,6 +118,9 @@ const SUBCOMMANDS: &[CommandSpec] = &[
     }),
 ];
 
+/// Hexadecimal digits of a node's id.
+const NODE_ID_TEXT_LEN: usize = 2 * NODE_ID_LEN;
+
 fn wrong_subcommand() -> ClientError {
     ClientError::text("ERR Wrong CLUSTER subcommand or number of arguments")
 }
@@ -130,7 +133,11 @@ fn find<'a>(view: &'a ClusterView, id: &[u8]) -> Result<&'a MemberView, ClientEr
 
 fn forget(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let view = ctx.node.cluster_view();
-    let node = find(&view, ctx.request.arg(2))?;
+    let id = ctx.request.arg(2);
+    if id.len() != NODE_ID_TEXT_LEN {
+        return Err(ClientError::text("ERR Invalid node identifier"));
+    }
+    let node = find(&view, id)?;
     if node.line.role == Role::Myself {
         return Err(ClientError::text("ERR I tried hard but I can't forget myself..."));
     }

@@ -5,7 +5,7 @@ use crate::command::Flag::{Loading, Readonly};
 use crate::command::{Arg, CommandSpec, Context, Flag, Group, Outcome};
 use crate::commands;
 use crate::error::ClientError;
-use crate::glob::{Case, is_match};
+use crate::glob::{Case, Glob};
 use resp::{Protocol, ReplyWriter};
 
 const NAMES: Arg = Arg::new("command-name", ArgKind::String).optional().multiple();
@@ -261,7 +261,8 @@ fn list(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     match filter {
         None => {}
         Some((by, pattern)) if by.eq_ignore_ascii_case(b"PATTERN") => {
-            names.retain(|name| is_match(pattern, name, Case::Ignored));
+            let glob = Glob::new(pattern, Case::Ignored)?;
+            names.retain(|name| glob.is_match(name));
         }
         // There are neither modules nor categories, so nothing belongs to one.
         Some((by, _)) if by.eq_ignore_ascii_case(b"MODULE") || by.eq_ignore_ascii_case(b"ACLCAT") => {

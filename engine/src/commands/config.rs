@@ -132,6 +132,23 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_memory_holds_from_the_next_command_on_and_is_told_first() {
+        const OOM: &str = "-OOM command not allowed when used memory > 'maxmemory'.|";
+        let mut harness = Harness::new();
+        let subscriber = harness.connect();
+        harness.node.note_used_memory(1_000);
+        harness.run("INCR there");
+        harness.run_on(subscriber, "SUBSCRIBE there");
+        assert_eq!(harness.run("CONFIG SET maxmemory 1000"), "+OK|");
+        assert_eq!((harness.run("INCR new").as_str(), harness.run("INCR there").as_str()), (OOM, "$1|2|"));
+        assert_eq!(harness.run_on(subscriber, "INCR there"), OOM);
+        assert!(harness.run_on(subscriber, "GET there").starts_with("-ERR only SUBSCRIBE"));
+        assert_eq!(harness.run("CONFIG SET maxmemory 0"), "+OK|");
+        assert_eq!(harness.run("INCR new"), "$1|1|");
+        assert!(harness.run_on(subscriber, "INCR there").starts_with("-ERR only SUBSCRIBE"));
+    }
+
+    #[test]
     fn a_new_default_precision_holds_for_new_counters() {
         let mut harness = Harness::new();
         harness.run("CONFIG SET default-precision 0.25");

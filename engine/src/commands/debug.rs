@@ -79,7 +79,8 @@ const SUBCOMMANDS: &[CommandSpec] = &[
         &[Arg::new("count", Integer), Arg::new("prefix", String).optional()],
         populate,
     ),
-    subcommand("reload", "Saves and loads all counters.", &[], needs_disk),
+    // What a load would bring is what the memory holds.
+    subcommand("reload", "Saves all counters.", &[], |_| Ok(Outcome::Wait(Task::Save))),
     subcommand("restart", "Saves and starts the program again.", &[], needs_disk),
     subcommand("crash-and-recover", "Starts the program again without saving.", &[], needs_disk),
     subcommand("segfault", "Refused.", &[], refuse_crash),
@@ -380,6 +381,13 @@ mod tests {
         for (text, reply) in [(&b"a\r\nb c"[..], "-a  b c|"), (b"", "-|"), (b"ERR x", "-ERR x|")] {
             assert_eq!(harness.request(0, &[b"DEBUG", b"ERROR", text]).0, reply);
         }
+    }
+
+    #[test]
+    fn reload_saves() {
+        let mut harness = Harness::new();
+        let (reply, outcome) = harness.request(0, &[b"DEBUG", b"RELOAD"]);
+        assert_eq!((reply.as_str(), outcome), ("", Outcome::Wait(Task::Save)));
     }
 
     #[test]

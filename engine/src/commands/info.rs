@@ -128,9 +128,10 @@ fn memory(facts: &Facts<'_>, lines: &mut Lines) {
 
 fn counters(facts: &Facts<'_>, lines: &mut Lines) {
     lines.field("counters", facts.node.keyspace.len());
-    // A node alone publishes nothing, so no prediction of its was right or wrong yet.
-    lines.field("hits", 0);
-    lines.field("misses", 0);
+    // A node alone publishes nothing, so no prediction of its is right or wrong.
+    let (kept, made) = facts.node.stats.predictions();
+    lines.field("hits", kept);
+    lines.field("misses", made);
 }
 
 fn persistence(facts: &Facts<'_>, lines: &mut Lines) {
@@ -216,6 +217,11 @@ fn compatibility(facts: &Facts<'_>, lines: &mut Lines) {
     lines.field("io_threads_active", facts.process.io_threads);
     lines.field("total_error_replies", facts.node.stats.errors());
     lines.field("subscribed_counters", facts.node.pubsub.counters());
+    // As Redis does, nothing about a set of keys that is empty.
+    let counters = facts.node.keyspace.len();
+    if counters > 0 {
+        lines.field("db0", format_args!("keys={counters},expires=0,avg_ttl=0"));
+    }
 }
 
 /// Each command that was called, with the time that `Node::note_time` attributes to it.
@@ -281,6 +287,14 @@ mod tests {
             });
             assert!(line.is_empty() || line.starts_with("# ") || is_field, "{line:?}");
         }
+    }
+
+    #[test]
+    fn tools_made_for_redis_find_the_number_of_keys() {
+        let mut harness = Harness::new();
+        assert!(!harness.run("INFO").contains("|db0:"));
+        harness.run("MINCRBY 1 a b");
+        assert!(harness.run("INFO").contains("|db0:keys=2,expires=0,avg_ttl=0|"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::command::ArgKind::{Integer, Key, Pattern};
 use crate::command::Flag::{Fast, Readonly, Write};
 use crate::command::{Arg, CommandSpec, Context, Group, Outcome, Task};
 use crate::error::ClientError;
-use crate::glob::{Case, is_match};
+use crate::glob::{Case, Glob};
 use crate::keyspace::Cursor;
 
 const NAMES: Arg = Arg::new("name", Key).multiple();
@@ -64,7 +64,7 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
         flags: &[Readonly],
         arguments: &[Arg::new("pattern", Pattern)],
         subcommands: &[],
-        run: |ctx| Ok(Outcome::Wait(Task::Keys(ctx.request.arg(1).to_vec()))),
+        run: |ctx| Ok(Outcome::Wait(Task::Keys(Glob::new(ctx.request.arg(1), Case::Exact)?))),
     },
     CommandSpec {
         name: "scan",
@@ -137,7 +137,7 @@ fn scan(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
         }
         let (word, argument) = (ctx.request.arg(position), ctx.request.arg(position + 1));
         if word.eq_ignore_ascii_case(b"MATCH") {
-            pattern = Some(argument);
+            pattern = Some(Glob::new(argument, Case::Exact)?);
         } else if word.eq_ignore_ascii_case(b"COUNT") {
             let asked = ctx.integer(position + 1)?;
             count = u64::try_from(asked).ok().filter(|&n| n > 0).ok_or(ClientError::Syntax)?;
@@ -149,14 +149,47 @@ fn scan(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
         position += 2;
     }
     let mut names: Vec<Box<[u8]>> = Vec::new();
-    let next = ctx.node.keyspace.walk(cursor, count.min(MAX_SCAN_COUNT), |counter| {
-        if is_our_type && pattern.is_none_or(|glob| is_match(glob, counter.name(), Case::Exact)) {
-            names.push(counter.name().into());
-        }
-    });
+    let next = ctx.node.look_for_names(cursor, count.min(MAX_SCAN_COUNT), pattern.as_ref(), &mut names);
+    if !is_our_type {
+        names.clear();
+    }
     ctx.reply.array(2);
     ctx.reply.bulk(next.to_string().as_bytes());
     ctx.reply.array(names.len());
     names.iter().for_each(|name| ctx.reply.bulk(name));
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::keyspace::Keyspace;
+    use crate::precision::Precision;
+    use crate::time::{Micros, Now};
+    use crate::value::Value;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn what_a_scan_costs_does_not_depend_on_what_there_was_once() {
+        let keyspace = Keyspace::new(0x1234_5678_9abc_def1, Precision::DEFAULT);
+        let now = Now { monotonic: Micros(1), unix: Micros(1) };
+        let name = |number: u32| format!("n{number}").into_bytes();
+        (0..300_000).for_each(|number| {
+            keyspace.add(&name(number), Value::ONE, now.monotonic, true).unwrap();
+        });
+        // Some at the end of each stripe stay.
+        (0..299_000).for_each(|number| assert!(keyspace.delete(&name(number), now)));
+        let (mut cursor, mut found, mut calls) = (0, BTreeSet::new(), 0);
+        loop {
+            let next = keyspace.walk(cursor, 10, |counter| assert!(found.insert(counter.name().to_vec())));
+            calls += 1;
+            if next == 0 {
+                break;
+            }
+            let stripes = (next >> 32) - (cursor >> 32);
+            assert!(stripes < 40, "from {cursor:x} to {next:x} in one call, some 300 places per stripe");
+            cursor = next;
+        }
+        assert_eq!(found, (299_000..300_000).map(name).collect());
+        assert!(calls < 300, "{calls}");
+    }
 }

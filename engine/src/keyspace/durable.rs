@@ -158,9 +158,6 @@ impl Keyspace {
     }
 
     fn precision_id(&self, precision: Precision) -> Result<crate::counter::PrecisionId, TooManyPrecisions> {
-        if let Some(id) = self.precisions.read().find(precision) {
-            return Ok(id);
-        }
         self.precisions.write().id(precision)
     }
 

@@ -5,21 +5,22 @@
 
 use super::given::{Given, Place, SettingError};
 use super::{SECRET_MASK, SETTINGS, SettingSpec, Settings, Shown, When, find};
-use crate::glob::{Case, is_match};
+use crate::glob::{Case, Glob};
 use std::fmt;
 
 /// The settings whose names fit any of the patterns, each once, in the order of the table.
 ///
-/// Letter case counts. Secrets are answered as [`Shown`] says.
+/// Letter case counts. Secrets are answered as [`Shown`] says. A pattern that is too long for KEYS fits nothing.
 pub fn config_get(settings: &Settings, patterns: &[&[u8]]) -> Vec<(&'static str, Vec<u8>)> {
-    let mut found = Vec::new();
-    for spec in SETTINGS.iter().filter(|spec| spec.shown != Shown::Never) {
-        let name = spec.name.as_bytes();
-        if patterns.iter().any(|pattern| is_match(pattern, name, Case::Exact)) {
-            found.push((spec.name, shown_value(spec, settings)));
+    let mut is_wanted = vec![false; SETTINGS.len()];
+    // One after the other: a compiled pattern can be many times as long as it was.
+    for glob in patterns.iter().filter_map(|pattern| Glob::new(pattern, Case::Exact).ok()) {
+        for (spec, is_wanted) in SETTINGS.iter().zip(&mut is_wanted) {
+            *is_wanted |= spec.shown != Shown::Never && glob.is_match(spec.name.as_bytes());
         }
     }
-    found
+    let wanted = SETTINGS.iter().zip(is_wanted).filter(|(_, is_wanted)| *is_wanted);
+    wanted.map(|(spec, _)| (spec.name, shown_value(spec, settings))).collect()
 }
 
 fn shown_value(spec: &SettingSpec, settings: &Settings) -> Vec<u8> {

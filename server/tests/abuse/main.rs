@@ -12,6 +12,7 @@
 mod support;
 
 mod inputs;
+mod limits;
 
 use inputs::{RECORDED, RECORDED_LONG};
 use std::io::{ErrorKind, Read, Write};
@@ -94,8 +95,13 @@ fn pour(server: &Server, bytes: &[u8]) {
 fn random_bytes_do_no_harm() {
     let mut server = Server::start();
     let (before, watch, mut random) = (server.resident_bytes(), Watch::start(&server), Random::new());
-    for _ in 0..60 {
-        pour(&server, &random.bytes(NOISE_LEN));
+    for _ in 0..8 {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let (server, noise) = (&server, random.bytes(NOISE_LEN));
+                scope.spawn(move || pour(server, &noise));
+            }
+        });
     }
     watch.end();
     assert_well(&mut server, before, MAX_GROWTH);
