@@ -37,6 +37,10 @@ pub(crate) struct Publisher {
     pub(crate) stream: Stream,
     incarnation: u32,
     next_n: u64,
+    /// How many publications INFO has been told of.
+    reported: u64,
+    /// Changes that the published line has foreseen well enough, since INFO was told.
+    kept: u64,
     /// Earliest first; an entry that is not what the counter remembers is stale.
     deadlines: BinaryHeap<Reverse<(Micros, Handle)>>,
     /// Counters whose deviation is over their precision and not published.
@@ -59,6 +63,8 @@ impl Publisher {
             stream: Stream::default(),
             incarnation,
             next_n: 1,
+            reported: 0,
+            kept: 0,
             deadlines: BinaryHeap::new(),
             overdue: BTreeSet::new(),
             overdue_of: std::collections::BTreeMap::new(),
@@ -104,6 +110,8 @@ impl Publisher {
             self.last_look = now;
         }
         self.ask_due(keyspace, pace, now);
+        node.stats.note_predictions(std::mem::take(&mut self.kept), self.published - self.reported);
+        self.reported = self.published;
     }
 
     /// Whether everything that clients had changed by now has been looked at.
@@ -210,6 +218,7 @@ impl Publisher {
         let overdue = track.overdue_since(now);
         match verdict {
             Verdict::Wait { deadline } => {
+                self.kept += u64::from(is_written);
                 full.deadline = deadline;
                 self.schedule(handle, full);
             }

@@ -220,6 +220,29 @@ fn a_meet_is_listed_at_once_and_until_it_is_given_up() {
 }
 
 #[test]
+fn info_tells_how_often_a_prediction_was_made_and_how_often_it_held() {
+    let mut world = World::joined(2);
+    let told = |world: &World, host: usize| world.hosts[host].node.stats.predictions();
+    assert_eq!((told(&world, 0), told(&world, 1)), ((0, 0), (0, 0)));
+    world.ask(0, "INCRBY a 500");
+    world.run(Micros::from_millis(500));
+    let (_, made) = told(&world, 0);
+    assert!(made > 0);
+    // Steady steps within the precision: the line that peers have foresees most of them.
+    world.ask(0, "PRECISION a 100");
+    for _ in 0..500 {
+        world.ask(0, "INCRBY a 1");
+        world.run(Micros::from_millis(10));
+    }
+    let (kept, made) = told(&world, 0);
+    assert!(kept > 10 * made, "{kept} kept, {made} made");
+    assert_eq!(told(&world, 1), (0, 0), "it has changed nothing");
+    assert!(world.ask(0, "INFO counters").contains("# Counters"));
+    world.ask(0, "CONFIG RESETSTAT");
+    assert_eq!(told(&world, 0), (0, 0));
+}
+
+#[test]
 fn an_increment_is_seen_within_milliseconds() {
     let mut world = World::joined(2);
     world.run(Micros::from_secs(1));
