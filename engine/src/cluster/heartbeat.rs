@@ -143,6 +143,12 @@ impl Cluster {
 
     /// A member has our stream up to `applied`.
     fn take_acknowledgement(&mut self, id: LinkId, member: MemberIndex, applied: Seq, is_complete: bool) {
+        if self.recovery.is_some() && applied.incarnation >= self.members.own().incarnation {
+            // Nothing was published in this life yet, so another one has had its number: of two starts within a second, the
+            // later from an older copy of the disk.
+            self.members.raise_incarnation(applied.incarnation);
+            self.publisher.set_incarnation(self.members.own().incarnation);
+        }
         let Some(peer) = self.peers.get_mut(&member) else { return };
         // One that has lost something in a crash has less than it had.
         peer.acknowledged = if is_complete { applied } else { peer.acknowledged.min(applied) };
