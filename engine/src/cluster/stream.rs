@@ -80,11 +80,6 @@ impl Stream {
         self.ring.range(start..).copied()
     }
 
-    /// Whether there is something behind a position.
-    pub(crate) fn has_news(&self, position: Seq) -> bool {
-        self.ring.back().is_some_and(|(seq, _)| *seq > position)
-    }
-
     /// Forgets what nobody needs: all of it up to `everybody_has`, and what exceeds the limit up to `links_have`.
     pub(crate) fn trim(&mut self, everybody_has: Seq, links_have: Seq) {
         while let Some(&(seq, _)) = self.ring.front() {
@@ -130,7 +125,7 @@ mod tests {
         (1..=5).for_each(|n| stream.push(seq(n), place(n as u32)));
         let rest: Vec<u64> = stream.behind(seq(3)).map(|(seq, _)| seq.n).collect();
         assert_eq!(rest, [4, 5]);
-        assert!(stream.covers(Seq::ZERO) && stream.has_news(seq(4)) && !stream.has_news(seq(5)));
+        assert!(stream.covers(Seq::ZERO) && stream.behind(seq(5)).next().is_none());
     }
 
     #[test]
