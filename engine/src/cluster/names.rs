@@ -1,7 +1,8 @@
-//! Names as numbers: each direction of a link gives a name a number at its first use and sends only that from then on.
+//! Names as numbers: each direction of a link gives a name a number when its counter moves, and sends only that from then on.
 //!
-//! Bounded on both sides by `MAX_NAMES`; names beyond travel as they are. The sender remembers the name with the place of the
-//! counter, since a place may be given to another counter.
+//! Bounded on both sides by `MAX_NAMES`; when all numbers are given away, the one that was given first is given anew. The
+//! sender remembers the name with the place of the counter, since a place may be given to another counter. Counters at rest
+//! that a newcomer is told of get no number: most of them are never mentioned again.
 
 use crate::cluster::updates::NameRef;
 use crate::cluster::wire::DecodeError;
@@ -19,24 +20,46 @@ const MAX_NUMBERED_LEN: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct NamesOut {
     numbers: BTreeMap<Handle, (u32, Name)>,
-    next: u32,
+    /// By number: whose it is.
+    places: Vec<Handle>,
+    /// The number that is given next.
+    next: usize,
 }
 
 impl NamesOut {
-    /// How to send the name of the counter at this place.
+    /// How to send the name of the counter at this place, which is likely to be sent again.
     pub(crate) fn refer<'a>(&mut self, handle: Handle, name: &'a [u8]) -> NameRef<'a> {
-        if let Some((number, known)) = self.numbers.get(&handle)
-            && known.as_slice() == name
-        {
-            return NameRef::Known(*number);
+        match self.refer_once(handle, name) {
+            NameRef::Literal(name) if name.len() <= MAX_NUMBERED_LEN => {
+                NameRef::New(self.give_number(handle, name), name)
+            }
+            known => known,
         }
-        if self.next as usize >= MAX_NAMES || name.len() > MAX_NUMBERED_LEN {
-            return NameRef::Literal(name);
+    }
+
+    /// The same for one that is not.
+    pub(crate) fn refer_once<'a>(&self, handle: Handle, name: &'a [u8]) -> NameRef<'a> {
+        match self.numbers.get(&handle) {
+            Some((number, known)) if known.as_slice() == name => NameRef::Known(*number),
+            Some(_) | None => NameRef::Literal(name),
         }
+    }
+
+    fn give_number(&mut self, handle: Handle, name: &[u8]) -> u32 {
         let number = self.next;
-        self.next += 1;
+        self.next = (number + 1) % MAX_NAMES;
+        match self.places.get_mut(number) {
+            None => self.places.push(handle),
+            Some(place) => {
+                let before = std::mem::replace(place, handle);
+                if self.numbers.get(&before).is_some_and(|(theirs, _)| *theirs as usize == number) {
+                    self.numbers.remove(&before);
+                }
+            }
+        }
+        let number = u32::try_from(number).expect("MAX_NAMES is far below");
         self.numbers.insert(handle, (number, Name::from_slice(name)));
-        NameRef::New(number, name)
+        number
     }
 }
 
@@ -50,7 +73,7 @@ impl NamesIn {
     /// The name that is meant.
     ///
     /// # Errors
-    /// A number that was never given, or given out of turn.
+    /// A number that was never given, or is given before its turn.
     pub(crate) fn resolve<'a>(&'a mut self, name: NameRef<'a>) -> Result<&'a [u8], DecodeError> {
         match name {
             NameRef::Literal(name) => Ok(name),
@@ -60,10 +83,14 @@ impl NamesIn {
                 .map(|name| name.as_slice())
                 .ok_or(DecodeError { what: "name id" }),
             NameRef::New(number, name) => {
-                if number as usize != self.names.len() || self.names.len() >= MAX_NAMES {
-                    return Err(DecodeError { what: "new name id" });
+                let (number, count) = (number as usize, self.names.len());
+                match self.names.get_mut(number) {
+                    Some(before) => *before = Name::from_slice(name),
+                    None if number == count && number < MAX_NAMES => {
+                        self.names.push(Name::from_slice(name));
+                    }
+                    None => return Err(DecodeError { what: "new name id" }),
                 }
-                self.names.push(Name::from_slice(name));
                 Ok(name)
             }
         }
@@ -90,6 +117,31 @@ mod tests {
         let mut names_out = NamesOut::default();
         names_out.refer(PLACE, b"old");
         assert_eq!(names_out.refer(PLACE, b"new"), NameRef::New(1, b"new"));
+    }
+
+    #[test]
+    fn a_name_that_is_sent_once_gets_no_number() {
+        let mut names_out = NamesOut::default();
+        assert_eq!(names_out.refer_once(PLACE, b"views"), NameRef::Literal(b"views"));
+        assert_eq!(names_out.refer(PLACE, b"views"), NameRef::New(0, b"views"));
+        assert_eq!(names_out.refer_once(PLACE, b"views"), NameRef::Known(0));
+    }
+
+    #[test]
+    fn numbers_are_given_anew_when_all_are_given_away() {
+        let (mut names_out, mut names_in) = (NamesOut::default(), NamesIn::default());
+        let place = |index| Handle { stripe: 1, index };
+        let name = |index: u32| index.to_string().into_bytes();
+        let last = MAX_NAMES as u32 + 1;
+        for index in 0..=last {
+            let name = name(index);
+            assert_eq!(names_in.resolve(names_out.refer(place(index), &name)).unwrap(), &name);
+        }
+        assert_eq!((names_out.numbers.len(), names_in.names.len()), (MAX_NAMES, MAX_NAMES));
+        assert_eq!(names_out.refer(place(last), &name(last)), NameRef::Known(1));
+        assert_eq!(names_in.resolve(NameRef::Known(1)).unwrap(), name(last));
+        assert_eq!(names_out.refer(place(2), &name(2)), NameRef::Known(2));
+        assert_eq!(names_out.refer(place(0), &name(0)), NameRef::New(2, &name(0)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::cluster::link::{Link, MAX_QUEUED, Outgoing, Walk};
 use crate::cluster::publish::published_line;
 use crate::cluster::stream::Stream;
-use crate::cluster::updates::{Era, FullCopy, Header, MovingLine, Previous, Update};
+use crate::cluster::updates::{Era, FullCopy, Header, MovingLine, NameRef, Previous, Update};
 use crate::cluster::{Cluster, Effect, LENGTH_PREFIX, LinkId};
 use crate::counter::Counter;
 use crate::generation::Record;
@@ -146,7 +146,8 @@ impl Cluster {
         }
         let mut frames = Frames::new(header);
         for (handle, state) in &updates {
-            frames.push(&state.update(link, *handle, now));
+            let name = link.names_out.refer(*handle, &state.name);
+            frames.push(&state.update(name, now));
         }
         link.outgoing.insert(origin, Outgoing { position: to, walk: None });
         self.post(link, frames);
@@ -173,7 +174,7 @@ impl Cluster {
             if let Some(state) = state_of(counter, origin, now, |_| true)
                 && state.seq > walk.from
             {
-                frames.push(&state.update(link, handle, now));
+                frames.push(&state.update(link.names_out.refer_once(handle, &state.name), now));
                 frames.split();
             }
         });
@@ -222,9 +223,9 @@ struct State {
 }
 
 impl State {
-    fn update<'a>(&'a self, link: &mut Link, handle: Handle, stamp: Micros) -> Update<'a> {
+    fn update<'a>(&'a self, name: NameRef<'a>, stamp: Micros) -> Update<'a> {
         Update {
-            name: link.names_out.refer(handle, &self.name),
+            name,
             seq: self.seq,
             value: self.value,
             decimals: self.decimals,
