@@ -159,6 +159,8 @@ pub(crate) struct SinceStart {
     pub(crate) counted: i128,
     /// Counted in earlier incarnations that crashed before they published: which, and how much.
     pub(crate) earlier: Vec<(u32, i128)>,
+    /// How many subtractions there were; what was subtracted since is of the state that a peer may correct.
+    subtractions: usize,
 }
 
 impl SinceStart {
@@ -325,7 +327,7 @@ impl Counter {
             && seq == Seq::ZERO
             && subscribers == 0
             && !is_unpublished;
-        let sum = subtracted.sum_if_one();
+        let (sum, subtractions) = (subtracted.sum_if_one(), subtracted.0.len());
         match record {
             None if is_plain && generation.is_zero() && subtracted.is_empty() => {}
             Some(record)
@@ -349,7 +351,8 @@ impl Counter {
                     subtracted,
                     inheritance,
                     is_restated: is_unpublished,
-                    since_start: since_start.map(|earlier| Box::new(SinceStart { counted: 0, earlier })),
+                    since_start: since_start
+                        .map(|earlier| Box::new(SinceStart { counted: 0, earlier, subtractions })),
                     peers,
                     ..Full::default()
                 };
@@ -471,7 +474,9 @@ impl Counter {
         let peers = full.peers.iter().map(|peer| peer.stated(before.generation, now, horizons));
         let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
         full.record = Some(before);
-        full.since_start = full.since_start.take().map(|_| Box::default());
+        if let Some(since) = &mut full.since_start {
+            (since.counted, since.earlier) = (0, Vec::new());
+        }
         self.learn(record, stream.acknowledged);
         self.make_full().is_restated = true;
     }
@@ -553,7 +558,12 @@ impl Counter {
         if copy.seq <= full.seq {
             return false;
         }
-        let since = full.since_start.as_ref().map_or(0, |since| since.beyond(copy.seq.incarnation));
+        full.begin_recovery(0);
+        let mut since = 0;
+        if let Some(start) = &full.since_start {
+            since = start.beyond(copy.seq.incarnation);
+            full.subtracted.0.truncate(start.subtractions);
+        }
         full.seq = copy.seq;
         full.generation = copy.generation;
         let mut units = copy.value.units();
@@ -567,7 +577,6 @@ impl Counter {
             units = counted;
         }
         full.track = (since != 0).then(|| Box::new(Track::start(now, Value::saturating_from_units(units))));
-        full.begin_recovery(since);
         self.put_own(Value::saturating_from_units(units + since));
         self.widen_decimals(decimals);
         true
@@ -669,7 +678,9 @@ impl Full {
 
     /// From now on, notes what is counted beside the state that a peer may still correct.
     pub(crate) fn begin_recovery(&mut self, counted: i128) {
-        self.since_start.get_or_insert_with(|| Box::new(SinceStart { counted, earlier: Vec::new() }));
+        let subtractions = self.subtracted.0.len();
+        self.since_start
+            .get_or_insert_with(|| Box::new(SinceStart { counted, earlier: Vec::new(), subtractions }));
     }
 
     pub(crate) fn end_recovery(&mut self) {

@@ -425,13 +425,10 @@ impl Track {
     }
 
     fn settle_at(&self, pace: &Pace) -> Micros {
-        // A counter of which no rhythm is known is said early if its budget allows that (see `EARLY_SHARE`).
-        let is_long = |silence: Micros, gaps: f64| {
-            self.rhythm.has_gaps() && self.rhythm.gap() * gaps <= micros(silence)
-        };
-        let after = if is_long(pace.soon, SILENCE_GAPS) {
+        let gap = self.rhythm.gap();
+        let after = if self.rhythm.has_gaps() && gap * SILENCE_GAPS <= micros(pace.soon) {
             pace.soon
-        } else if is_long(pace.quiet, SHORT_SILENCE_GAPS) {
+        } else if gap * SHORT_SILENCE_GAPS <= micros(pace.quiet) {
             pace.quiet
         } else {
             pace.settle

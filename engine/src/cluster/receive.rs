@@ -205,6 +205,9 @@ impl Cluster {
             };
             let acknowledged = self.node.keyspace.acknowledged();
             if let Some(record) = &update.record {
+                if self.recovery.is_some() && record.generation > counter.generation() {
+                    counter.make_full().begin_recovery(0);
+                }
                 counter.learn(record.clone(), acknowledged);
             }
             if origin == MemberIndex::SELF {

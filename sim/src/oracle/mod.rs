@@ -185,7 +185,7 @@ impl Oracle {
             if state.generation.is_some() {
                 self.complain(place, counter, format!("generation {:?} after {before:?}", state.generation));
             }
-            if place.is_alone {
+            if place.is_alone && before.is_some_and(|made| place.id.has_signed(made.1)) {
                 return self.deleted_alone(place, counter);
             }
             let ledger = self.ledger(place, counter);
