@@ -264,6 +264,11 @@ impl FakeDisk {
         self.state().is_crashed = false;
     }
 
+    /// The names of all files.
+    pub fn names(&self) -> Vec<String> {
+        self.state().names.keys().cloned().collect()
+    }
+
     /// The bytes of a file, as reading shows them.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();

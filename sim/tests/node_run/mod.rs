@@ -4,6 +4,7 @@
 //! once, or are cut. Lacks on purpose: threads; each step ends before the next begins, so what a commit holds is known.
 
 #![allow(clippy::unwrap_used)] // tests
+#![allow(dead_code)] // each test file uses its own part
 
 use engine::clients::Peer;
 use engine::cluster::inspect::CounterInspection;
