@@ -427,7 +427,7 @@ fn note_loss(stage: &mut Stage<'_>, host: usize, has_disk: bool) {
     let mut left: Vec<(&dyn Process, engine::time::Now)> = living.collect();
     left.extend(revived.as_deref().map(|process| (process, world.local(host))));
     left.retain(|(process, _)| process.reset_epoch() == place.epoch);
-    oracle.crashed(place.id, place.epoch, |counter: CounterId| {
+    oracle.crashed(place.id, place.epoch, !has_disk, |counter: CounterId| {
         let survivor = |(process, now): &(&dyn Process, engine::time::Now)| Survivor {
             id: process.id(),
             state: process.inspect(clients.name(counter), *now),

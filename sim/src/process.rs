@@ -45,6 +45,8 @@ pub struct CounterState {
     pub own: Option<ShardState>,
     /// Others' shards as known here.
     pub peers: BTreeMap<NodeId, ShardState>,
+    /// Of those that move: how far the truth may be from the line. The judge asks only what is left of the dead.
+    pub slacks: BTreeMap<NodeId, Value>,
 }
 
 impl fmt::Display for ShardState {

@@ -125,7 +125,8 @@ impl Process for Running {
     }
 
     fn inspect(&self, name: &[u8], _now: Now) -> CounterState {
-        let CounterInspection { generation, set_value, observed, own, peers } = self.cluster.inspect(name);
+        let CounterInspection { generation, set_value, observed, own, peers, slacks } =
+            self.cluster.inspect(name);
         let generation = generation_of(generation);
         CounterState {
             generation,
@@ -133,6 +134,7 @@ impl Process for Running {
             observed: by_owner(&observed),
             own: own.map(state_of),
             peers: by_owner(&peers),
+            slacks: slacks.into_iter().collect(),
         }
     }
 

@@ -33,6 +33,8 @@ pub struct CounterInspection {
     pub own: Option<ShardInspection>,
     /// The shards of others.
     pub peers: Vec<ShardInspection>,
+    /// Of those that move: how far the truth may be from the line, by owner.
+    pub slacks: Vec<(NodeId, Value)>,
 }
 
 impl Cluster {
@@ -60,7 +62,12 @@ impl Cluster {
             let of_peer = |peer: &crate::shard::PeerShard| {
                 shard(peer.member(), peer.generation(found.generation), peer.seq(), peer.value())
             };
-            found.peers = peers.map(of_peer).collect();
+            found.peers = peers.clone().map(of_peer).collect();
+            let slack = |peer: &crate::shard::PeerShard| {
+                let units = peer.moving()?.precision_units;
+                Some((self.id_of(peer.member())?, Value::saturating_from_units(units)))
+            };
+            found.slacks = peers.filter_map(slack).collect();
             let observed = full.record().map_or(&[][..], |record| &record.observed);
             found.observed = observed
                 .iter()

@@ -28,7 +28,14 @@ impl Survivor {
 impl Oracle {
     /// A node has died, or has given up all that it had. `left(counter)` is what the living, and the disk of the dead
     /// node, know of a counter in that reset epoch.
-    pub fn crashed(&mut self, id: NodeId, epoch: Epoch, left: impl Fn(CounterId) -> Vec<Survivor>) {
+    /// Of one that is gone for good the others know no more than its lines, within their precision.
+    pub fn crashed(
+        &mut self,
+        id: NodeId,
+        epoch: Epoch,
+        is_for_good: bool,
+        left: impl Fn(CounterId) -> Vec<Survivor>,
+    ) {
         self.unsettled.insert(id);
         for (&(_, counter), ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
             let survivors = left(counter);
@@ -36,6 +43,9 @@ impl Oracle {
                 self.unsettled.iter().filter(|&known| *known == id || !self.forgotten.contains(known))
             {
                 ledger.note_loss(author, &survivors, author == id);
+            }
+            if is_for_good {
+                ledger.note_line(id, &survivors);
             }
             let highest = survivors.iter().map(|survivor| ledger.in_force(survivor.state.generation)).max();
             for (&generation, set) in &mut ledger.sets {
@@ -59,6 +69,14 @@ impl Oracle {
 }
 
 impl Ledger {
+    /// What is taken over in the end is where a line was when its owner was last heard of.
+    fn note_line(&mut self, id: NodeId, survivors: &[Survivor]) {
+        let slack = survivors.iter().filter_map(|survivor| survivor.state.slacks.get(&id)).max();
+        if let (Some(slack), Some(author)) = (slack, self.authors.get_mut(&id)) {
+            author.spread = author.spread.widened(slack.units());
+        }
+    }
+
     fn note_loss(&mut self, id: NodeId, survivors: &[Survivor], is_crash: bool) {
         let best = survivors.iter().filter_map(|survivor| survivor.shard(id)).max_by_key(|shard| shard.seq);
         let kept = best.map_or(Range::ZERO, |shard| self.plain(id, shard));

@@ -92,7 +92,14 @@ fn what_a_set_has_seen_is_gone_and_what_it_has_not_seen_stays() {
     let (before, generation) = (knowing(shard(None, 1, 5)), Some((1, id(2).author(0))));
     let observed = BTreeMap::from([(id(1), shard(None, 1, 5))]);
     let set_value = Value::from_integer(100);
-    let after = CounterState { generation, set_value, observed, own: None, peers: before.peers.clone() };
+    let after = CounterState {
+        generation,
+        set_value,
+        observed,
+        own: None,
+        peers: before.peers.clone(),
+        slacks: BTreeMap::new(),
+    };
     let around = Around { read_before: Some(Value::from_integer(5)), before: &before, after: &after };
     oracle.set(place(2, 4_000), 0, set_value, around);
     assert_eq!(oracle.violations, Vec::<String>::new());
@@ -137,13 +144,13 @@ fn a_crash_may_lose_what_nobody_else_has_and_nothing_more() {
     let findings =
         |value| [finding(1, value, counted(value, 9)), finding(2, value, knowing(shard(None, 9, value)))];
     let mut oracle = after_increments(&[5, 10, 20]);
-    oracle.crashed(id(1), (0, 0), survivors(2, 15));
+    oracle.crashed(id(1), (0, 0), false, survivors(2, 15));
     assert_eq!(oracle.settled(0, &findings(35)), Ok(()));
     assert_eq!(oracle.settled(0, &findings(15)), Ok(()));
     assert!(oracle.settled(0, &findings(5)).is_err(), "a living peer had 15");
     assert!(oracle.settled(0, &findings(36)).is_err(), "more than was ever counted");
     let mut oracle = after_increments(&[5, 10, 20]);
-    oracle.crashed(id(1), (0, 0), survivors(3, 35));
+    oracle.crashed(id(1), (0, 0), false, survivors(3, 35));
     assert!(oracle.settled(0, &findings(15)).is_err(), "a living peer had everything");
 }
 
