@@ -9,12 +9,13 @@ use std::time::Duration;
 /// advance included.
 const MAX_HELD: u64 = 160 << 20;
 
-/// Writes as much as the server takes, then stops. Returns how much that was.
+/// Writes the bytes over and over until the server takes no more. Returns how many that was.
 fn write_until_full(conn: &mut Conn, bytes: &[u8], enough: usize) -> usize {
     conn.stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
     let mut written = 0;
     while written < enough {
-        match conn.stream.write(bytes) {
+        // A write may end anywhere; the next one goes on from there.
+        match conn.stream.write(&bytes[written % bytes.len()..]) {
             Ok(len) => written += len,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
             Err(error) => panic!("{error} after {written} bytes"),
