@@ -4,6 +4,7 @@ use crate::cluster::frame::{Hello, MembersFrame, Refusal};
 use crate::cluster::gossip::GossipEntry;
 use crate::cluster::link::{Outgoing, Phase};
 use crate::cluster::members::{DialTarget, Greeting, News};
+use crate::cluster::nodes_file::ResetEpoch;
 use crate::cluster::wire::{Decoded, Reader};
 use crate::cluster::{Cluster, HEARTBEAT, LinkId};
 use crate::ids::{MemberIndex, NodeId, Seq};
@@ -21,6 +22,7 @@ impl Cluster {
         if let Some(DialTarget::Meet(meet)) = link.target {
             self.members.meet_sent(meet, self.now.unix);
         }
+        link.told_epoch = Some(self.epoch);
         let hello = Hello { epoch: self.epoch, announcement: *self.members.own() };
         self.send(id, hello.encode());
     }
@@ -80,7 +82,7 @@ impl Cluster {
         if hello.epoch > self.epoch {
             self.adopt_epoch(hello.epoch);
         }
-        self.establish(id, member);
+        self.establish(id, member, hello.epoch);
         Ok(())
     }
 
@@ -116,17 +118,23 @@ impl Cluster {
         false
     }
 
-    fn establish(&mut self, id: LinkId, member: MemberIndex) {
+    /// `epoch`: that of the peer when it sent its Hello.
+    fn establish(&mut self, id: LinkId, member: MemberIndex, epoch: ResetEpoch) {
         let now = self.now.monotonic;
         self.add_peer(member);
         let Some(link) = self.links.get_mut(&id) else { return };
         link.phase = Phase::Established(member);
         link.last_received = now;
-        link.is_same_epoch = true;
+        link.is_same_epoch = epoch == self.epoch;
+        let is_told = link.told_epoch == Some(self.epoch);
         let from = link.from;
         self.link_of.insert(member, id);
         self.members.linked(member, from, now);
         self.send_members(id);
+        if !is_told {
+            // Our Hello was sent before the last reset.
+            self.send_reset(id);
+        }
         self.send_heartbeat(id);
         self.node.shell.info(&format!("link to node {} is up", self.name_of(member)));
     }
@@ -310,7 +318,9 @@ impl Cluster {
     /// Tells a peer that what we send from now on is of the present epoch.
     pub(super) fn send_reset(&mut self, id: LinkId) {
         use crate::cluster::wire::Put;
-        let Some(link) = self.links.get(&id) else { return };
+        let epoch = self.epoch;
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.told_epoch = Some(epoch);
         let sent = link.outgoing.get(&MemberIndex::SELF).map_or(Seq::ZERO, |out| out.position);
         let mut frame = vec![crate::cluster::frame::kind::RESET];
         frame.put_unsigned(self.epoch.clock.into());

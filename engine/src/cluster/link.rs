@@ -4,6 +4,7 @@ use crate::cluster::LinkId;
 use crate::cluster::clock::PeerClock;
 use crate::cluster::members::DialTarget;
 use crate::cluster::names::{NamesIn, NamesOut};
+use crate::cluster::nodes_file::ResetEpoch;
 use crate::ids::{MemberIndex, NodeId, Seq};
 use crate::keyspace::{Cursor, Handle};
 use crate::time::Micros;
@@ -89,6 +90,8 @@ pub(crate) struct Link {
     pub(crate) outgoing: BTreeMap<MemberIndex, Outgoing>,
     /// The `members` frame that the peer has.
     pub(crate) members_sent: Option<(u64, usize)>,
+    /// The reset epoch that we have told the peer last.
+    pub(crate) told_epoch: Option<ResetEpoch>,
     /// The peer's shards are of the same reset epoch as ours.
     pub(crate) is_same_epoch: bool,
     pub(crate) carried: Carried,
@@ -121,6 +124,7 @@ impl Link {
             names_in: NamesIn::default(),
             outgoing: BTreeMap::new(),
             members_sent: None,
+            told_epoch: None,
             is_same_epoch: false,
             carried: Carried::default(),
             is_incoming_complete: false,
