@@ -683,6 +683,19 @@ impl Full {
             .get_or_insert_with(|| Box::new(SinceStart { counted, earlier: Vec::new(), subtractions }));
     }
 
+    /// The same when the copies that peers hold are from before a CLUSTER RESET: all of the own shard came after them, unless
+    /// something of it was published.
+    pub(crate) fn begin_recovery_after_reset(&mut self, own: i128) {
+        if self.seq != Seq::ZERO {
+            return;
+        }
+        self.begin_recovery(0);
+        if let Some(since) = &mut self.since_start {
+            since.counted = own;
+            since.earlier.clear();
+        }
+    }
+
     pub(crate) fn end_recovery(&mut self) {
         self.since_start = None;
     }

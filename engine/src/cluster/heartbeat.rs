@@ -170,7 +170,26 @@ impl Cluster {
             && !link.has_asked_for_own
         {
             link.has_asked_for_own = true;
+            if applied.incarnation < self.members.own().joined {
+                self.keep_apart_what_came_after_reset();
+            }
             self.subscribe(id, MemberIndex::SELF, position);
+        }
+    }
+
+    /// A member holds what this node counted before a CLUSTER RESET: what it has counted since comes on top.
+    fn keep_apart_what_came_after_reset(&self) {
+        let mut cursor = 0;
+        loop {
+            cursor = self.node.keyspace.walk_all(cursor, 4_096, |_, counter| {
+                let own = counter.own();
+                if !own.is_zero() {
+                    counter.make_full().begin_recovery_after_reset(own.units());
+                }
+            });
+            if cursor == 0 {
+                return;
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! Lacks on purpose: sockets, encryption, threads, clocks. A frame here is what stands behind a length prefix on the wire.
 
 mod clock;
+mod complaints;
 mod dialing;
 mod forgotten;
 mod frame;
@@ -226,6 +227,7 @@ pub struct Cluster {
     /// Whose shards are being taken over, or looked for before they are forgotten.
     estate: Option<heir::Estate>,
     traffic: Traffic,
+    misbehaved: complaints::Complaints,
     timeout: Micros,
     now: Now,
 }
@@ -285,6 +287,7 @@ impl Cluster {
             saved_revision: u64::MAX,
             estate: None,
             traffic: Traffic::default(),
+            misbehaved: complaints::Complaints::default(),
             now,
         };
         cluster.node.set_id(cluster.members.own().id);
@@ -473,7 +476,8 @@ impl Cluster {
         keyspace.horizons.add(member);
         if !keyspace.dirty.is_on() {
             keyspace.dirty.set_on(true);
-            self.publisher.publish_all();
+            // After a CLUSTER RESET under the same id, others may hold what was counted before it.
+            self.begin_recovery(&[member]);
         }
     }
 
@@ -579,6 +583,8 @@ impl Cluster {
         self.node.keyspace.dirty.set_on(false);
         self.node.flush();
         self.publisher.clear();
+        self.publisher.stream.restart_at(Seq::ZERO);
+        self.node.kept.lock().facts.applied.clear();
         let id = hard.then(|| self.members.made_up_id());
         let incarnation = (self.now.unix.secs() as u32).max(self.members.own().incarnation + 1);
         self.members.reset(id, incarnation, self.now.monotonic);

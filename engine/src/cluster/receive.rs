@@ -61,7 +61,12 @@ impl Cluster {
         if let Err(error) = result {
             let whom = self.links.get(&id).map(|link| link.from.map_or("?".into(), |ip| ip.to_string()));
             let whom = whom.unwrap_or_default();
-            self.node.shell.warn(&format!("a peer at {whom} misbehaves and is unlinked: {error}"));
+            if let Some(count) = self.misbehaved.note(now) {
+                let text = format!(
+                    "a peer at {whom} misbehaves and is unlinked: {error} (number {count} of this kind)"
+                );
+                self.node.shell.warn(&text);
+            }
             self.close(id, "it misbehaved");
         }
     }
