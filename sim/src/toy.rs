@@ -333,6 +333,8 @@ impl Process for Node {
             observed: counter.observed.clone(),
             own: peers.remove(&self.id),
             peers,
+            // What it tells of a shard is exact.
+            slacks: BTreeMap::new(),
         }
     }
 
