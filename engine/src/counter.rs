@@ -15,7 +15,7 @@ use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
 use crate::shard::{Horizons, Merged, PeerShard};
 use crate::state::State;
-use crate::takeover::{Inheritance, Inherited};
+use crate::takeover::{Inheritance, Inherited, TakenOver};
 use crate::time::Micros;
 use crate::value::{Total, Value, ValueError};
 use smallvec::SmallVec;
@@ -738,6 +738,13 @@ impl Full {
 
     /// See `Counter::merge`. What the shard's owner has taken over is dropped in the same step.
     fn merge(&mut self, shard: PeerShard, generation: Generation, record: Generation, now: Micros) -> Merged {
+        let is_part_of_another =
+            |taken: &TakenOver| taken.member == shard.member() && shard.seq() <= taken.seq;
+        if self.peers.iter().flat_map(PeerShard::taken_over).any(is_part_of_another)
+            || self.inheritance.tags().iter().any(is_part_of_another)
+        {
+            return Merged::Stale;
+        }
         for taken in shard.taken_over() {
             self.peers.retain(|peer| peer.member() != taken.member || peer.seq() > taken.seq);
         }

@@ -145,7 +145,7 @@ impl Cluster {
 
     /// Tells a peer of members again if something has changed.
     pub(super) fn refresh_members(&mut self, id: LinkId) {
-        let members = Some((self.members.revision(), self.members.departed().count()));
+        let members = Some((self.members.revision(), self.members.departed_revision()));
         if self.links.get(&id).is_some_and(|link| link.members_sent != members) {
             self.send_members(id);
         }
@@ -154,7 +154,7 @@ impl Cluster {
     /// Who our indices mean, and all we know of members.
     pub(super) fn send_members(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        link.members_sent = Some((self.members.revision(), self.members.departed().count()));
+        link.members_sent = Some((self.members.revision(), self.members.departed_revision()));
         let mut indices = vec![(MemberIndex::SELF, self.members.own().id)];
         indices.extend(
             self.members.peers().filter(|(index, _)| *index != MemberIndex::SELF).map(|(i, a)| (i, a.id)),
@@ -170,10 +170,10 @@ impl Cluster {
             self.take_gossip(entry);
         }
         let mut indices = std::collections::BTreeMap::new();
-        for (theirs, node) in frame.indices {
+        for &(theirs, node) in &frame.indices {
             let ours = match self.members.index_of(node).or_else(|| self.members.departed_index_of(node)) {
                 Some(ours) => Some(ours),
-                None => self.members.add_departed(node, self.now.monotonic).ok(),
+                None => self.revive(node),
             };
             if let Some(ours) = ours {
                 if ours != MemberIndex::SELF {
@@ -184,8 +184,19 @@ impl Cluster {
         }
         if let Some(link) = self.links.get_mut(&id) {
             link.indices = indices;
+            link.ids = frame.indices;
         }
         Ok(())
+    }
+
+    /// Gives an index to a departed member that somebody still speaks of; it may have had one that was released.
+    fn revive(&mut self, node: NodeId) -> Option<MemberIndex> {
+        let ours = self.members.add_departed(node, self.now.monotonic).ok()?;
+        for link in self.links.values_mut() {
+            let theirs = link.ids.iter().filter(|(_, id)| *id == node).map(|(theirs, _)| *theirs);
+            link.indices.extend(theirs.map(|theirs| (theirs, ours)));
+        }
+        Some(ours)
     }
 
     /// Takes a piece of gossip and what follows from it.

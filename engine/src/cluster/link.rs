@@ -84,12 +84,14 @@ pub(crate) struct Link {
     pub(crate) queued: usize,
     /// The peer's indices of members -> ours.
     pub(crate) indices: BTreeMap<MemberIndex, MemberIndex>,
+    /// Who the peer's indices are, as its last `members` frame said.
+    pub(crate) ids: Vec<(MemberIndex, NodeId)>,
     pub(crate) names_out: NamesOut,
     pub(crate) names_in: NamesIn,
     /// By owner of the shards: what the peer wants from us. Our own stream is always among them.
     pub(crate) outgoing: BTreeMap<MemberIndex, Outgoing>,
     /// The `members` frame that the peer has.
-    pub(crate) members_sent: Option<(u64, usize)>,
+    pub(crate) members_sent: Option<(u64, u64)>,
     /// The reset epoch that we have told the peer last.
     pub(crate) told_epoch: Option<ResetEpoch>,
     /// The peer's shards are of the same reset epoch as ours.
@@ -120,6 +122,7 @@ impl Link {
             round_trip: None,
             queued: 0,
             indices: BTreeMap::new(),
+            ids: Vec::new(),
             names_out: NamesOut::default(),
             names_in: NamesIn::default(),
             outgoing: BTreeMap::new(),

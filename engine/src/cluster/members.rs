@@ -182,6 +182,7 @@ pub struct Members {
     own_ip: IpSource,
     jitter: Jitter,
     revision: u64,
+    departed_revision: u64,
 }
 
 impl Members {
@@ -196,6 +197,7 @@ impl Members {
             own_ip: if own.ip.is_some() { IpSource::Configured } else { IpSource::Guessed },
             jitter: Jitter(seed),
             revision: 0,
+            departed_revision: 0,
         }
     }
 
@@ -274,6 +276,11 @@ impl Members {
         })
     }
 
+    /// Changes whenever `departed` does.
+    pub(crate) fn departed_revision(&self) -> u64 {
+        self.departed_revision
+    }
+
     /// Whether a node of that id was removed from the cluster, however long ago.
     pub(crate) fn is_forgotten(&self, id: NodeId) -> bool {
         self.forgotten.iter().any(|forgotten| forgotten.id == id)
@@ -291,6 +298,7 @@ impl Members {
             Announcement { id, incarnation: 0, joined: 0, number: 0, ip: None, port: 0, bus_port: 0 };
         let mut member = Member::new(announced, now, Micros::NEVER);
         member.is_departed = true;
+        self.departed_revision += 1;
         self.put(member)
     }
 
@@ -299,6 +307,7 @@ impl Members {
         let slot = &mut self.slots[usize::from(index.0)];
         assert!(slot.as_ref().is_none_or(|member| member.is_departed), "a live member keeps its index");
         *slot = None;
+        self.departed_revision += 1;
         self.drop_reports_by(index);
     }
 
@@ -443,6 +452,7 @@ impl Members {
             Some(index) if self.slot(index).announced.joined <= forgotten.incarnation => {
                 self.live.remove(&forgotten.id);
                 self.slot_mut(index).is_departed = true;
+                self.departed_revision += 1;
                 self.drop_reports_by(index);
                 News::Forgotten(index)
             }
