@@ -252,7 +252,9 @@ impl Cluster {
     }
 
     fn refuse(&mut self, id: LinkId, refusal: Refusal, text: &str) {
-        self.node.shell.warn(text);
+        if let Some(count) = self.refused.note(self.now.monotonic) {
+            self.node.shell.warn(&format!("{text} (number {count} of this kind)"));
+        }
         self.send(id, refusal.encode(text));
         self.close(id, text);
     }
@@ -341,8 +343,7 @@ impl Cluster {
     }
 
     pub(super) fn receive_reset(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
-        let epoch =
-            crate::cluster::ResetEpoch { clock: reader.number("epoch")?, author: reader.id("epoch")? };
+        let epoch = ResetEpoch { clock: reader.number("epoch")?, author: reader.id("epoch")? };
         let sent = reader.seq("sent")?;
         reader.end()?;
         if epoch > self.epoch {

@@ -228,6 +228,7 @@ pub struct Cluster {
     estate: Option<heir::Estate>,
     traffic: Traffic,
     misbehaved: complaints::Complaints,
+    refused: complaints::Complaints,
     timeout: Micros,
     now: Now,
 }
@@ -288,6 +289,7 @@ impl Cluster {
             estate: None,
             traffic: Traffic::default(),
             misbehaved: complaints::Complaints::default(),
+            refused: complaints::Complaints::default(),
             now,
         };
         cluster.node.set_id(cluster.members.own().id);
