@@ -339,11 +339,14 @@ impl Clients {
     }
 
     /// Until when this command waits; in the past when it doesn't. UNPAUSE never waits: it could not end a pause.
+    #[inline]
     pub(crate) fn held_until(&self, command: &CommandSpec) -> Micros {
         let all = self.paused_until.load(Ordering::Relaxed);
-        let writes =
-            if command.has(Flag::Write) { self.writes_paused_until.load(Ordering::Relaxed) } else { 0 };
-        let held_until = all.max(writes);
+        let writes = self.writes_paused_until.load(Ordering::Relaxed);
+        if all == 0 && writes == 0 {
+            return Micros(0);
+        }
+        let held_until = if command.has(Flag::Write) { all.max(writes) } else { all };
         if held_until > 0 && command.name == "unpause" { Micros(0) } else { Micros(held_until) }
     }
 }

@@ -9,7 +9,7 @@ use crate::session::Session;
 use crate::settings::Settings;
 use crate::time::{Micros, Now};
 use crate::value::Value;
-use resp::{ReplyWriter, Request};
+use resp::{ReplyWriter, Request, SHORT_BULK_LEN};
 use std::fmt;
 
 /// One command, or one subcommand of a container such as CLIENT.
@@ -336,6 +336,7 @@ impl Context<'_> {
     ///
     /// # Errors
     /// `NameTooLong`.
+    #[inline]
     pub fn name(&self, position: usize) -> Result<&[u8], ClientError> {
         let name = self.request.arg(position);
         if name.len() > crate::counter::MAX_NAME_LEN {
@@ -348,6 +349,7 @@ impl Context<'_> {
     ///
     /// # Errors
     /// As `Value::parse`.
+    #[inline]
     pub fn value(&self, position: usize) -> Result<Value, ClientError> {
         Ok(Value::parse(self.request.arg(position))?)
     }
@@ -361,8 +363,9 @@ impl Context<'_> {
     }
 
     /// Writes a value as the reply.
+    #[inline]
     pub fn reply_value(&mut self, value: Value) {
-        self.reply.bulk(value.format_bytes(&mut [0; Value::MAX_TEXT_LEN]));
+        self.reply.short_bulk(|buf: &mut [u8; SHORT_BULK_LEN]| value.write_at_end(buf));
     }
 }
 

@@ -3,9 +3,10 @@
 //! Found once per request, so the table does without a copy of the name in lower case: names are hashed and compared
 //! without regard to case, and what follows from a command's arguments is worked out once.
 
-use crate::command::CommandSpec;
+use crate::command::{CommandSpec, Flag};
 use crate::commands;
 use crate::settings::RenamedCommand;
+use crate::text::is_same_text;
 use hashbrown::HashTable;
 use std::collections::BTreeMap;
 
@@ -29,6 +30,8 @@ pub(crate) struct Known {
     pub(crate) number: u16,
     pub(crate) spec: &'static CommandSpec,
     arity: i64,
+    /// A command without subcommands that changes counters.
+    pub(crate) is_plain_write: bool,
 }
 
 impl Known {
@@ -56,7 +59,8 @@ impl CommandTable {
             .into_iter()
             .map(|(name, (number, spec))| {
                 let upper = name.to_ascii_uppercase().into();
-                Known { name, upper, number, spec, arity: spec.arity() }
+                let is_plain_write = spec.subcommands.is_empty() && spec.has(Flag::Write);
+                Known { name, upper, number, spec, arity: spec.arity(), is_plain_write }
             })
             .collect();
         let mut positions = HashTable::with_capacity(known.len());
@@ -67,14 +71,31 @@ impl CommandTable {
         CommandTable { known, positions }
     }
 
+    /// The same, where the command at the place `hint` is the likely one; the hint becomes the place of what was found.
+    #[inline]
+    pub(crate) fn find_near(&self, name: &[u8], hint: &mut u16) -> Option<&Known> {
+        match self.known.get(usize::from(*hint)) {
+            Some(known) if is_same_text(&known.upper, name) => Some(known),
+            _ => {
+                let position = self.position(name)?;
+                *hint = position;
+                Some(&self.known[usize::from(position)])
+            }
+        }
+    }
+
     /// The command of that name in any case.
     pub(crate) fn find(&self, name: &[u8]) -> Option<&Known> {
+        self.position(name).map(|position| &self.known[usize::from(position)])
+    }
+
+    fn position(&self, name: &[u8]) -> Option<u16> {
         let known = |position: u16| &self.known[usize::from(position)];
         let is_it = |&position: &u16| {
             let known = known(position);
             *known.upper == *name || known.name.eq_ignore_ascii_case(name)
         };
-        self.positions.find(hash(name), is_it).map(|&position| known(position))
+        self.positions.find(hash(name), is_it).copied()
     }
 
     /// Every command with the name that it has here, in order of that name.
@@ -111,6 +132,25 @@ mod tests {
         for name in [&b""[..], b"nonsense", b"get\0", b"ge", &[b'g'; 100_000]] {
             assert!(table.find(name).is_none());
         }
+    }
+
+    #[test]
+    fn a_hint_finds_the_same_command_wherever_it_points() {
+        let table = CommandTable::new(&[]);
+        for spec in commands::all() {
+            let upper = spec.name.to_ascii_uppercase();
+            for name in [spec.name.as_bytes(), upper.as_bytes()] {
+                for start in [0, 1, table.known.len() as u16 - 1, u16::MAX] {
+                    let mut hint = start;
+                    for _ in 0..2 {
+                        assert!(std::ptr::eq(table.find_near(name, &mut hint).unwrap().spec, spec));
+                        assert!(std::ptr::eq(table.known[usize::from(hint)].spec, spec));
+                    }
+                }
+            }
+        }
+        let mut hint = 3;
+        assert!(table.find_near(b"nonsense", &mut hint).is_none() && hint == 3);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::prediction::Track;
 use crate::shard::{Horizons, Merged, PeerShard};
 use crate::state::State;
 use crate::takeover::{Inheritance, Inherited, TakenOver};
+use crate::text::is_same_text;
 use crate::time::Micros;
 use crate::value::{Total, Value, ValueError};
 use smallvec::SmallVec;
@@ -73,7 +74,7 @@ impl Packed {
 
     fn value(self) -> Value {
         let units = i128::from(self.0[1] as i64) << 64 | i128::from(self.0[0]);
-        Value::from_units(units).expect("made from a value")
+        Value::from_units_in_range(units)
     }
 }
 
@@ -203,6 +204,12 @@ impl Counter {
 
     pub(crate) fn name(&self) -> &[u8] {
         &self.name
+    }
+
+    /// Whether that is its name.
+    #[inline]
+    pub(crate) fn is_named(&self, name: &[u8]) -> bool {
+        is_same_text(&self.name, name)
     }
 
     pub(crate) fn into_name(self) -> Name {
@@ -415,6 +422,7 @@ impl Counter {
     ///
     /// # Errors
     /// `OutOfRange` if the shard or the total would leave the range; nothing has changed then.
+    #[inline]
     pub(crate) fn add(
         &mut self,
         delta: Value,
@@ -431,7 +439,9 @@ impl Counter {
         {
             since.counted += delta.units();
         }
-        self.put_own(own);
+        self.own = Packed::new(own);
+        // Where the sum needs more decimals than were ever used, it needs as many as what was added.
+        self.note_decimals(delta);
         Ok(total)
     }
 
@@ -608,7 +618,12 @@ impl Counter {
     }
 
     /// Whether users should not see it: it was deleted, and nobody has counted since.
+    #[inline]
     pub(crate) fn is_deleted(&self) -> bool {
+        matches!(self.side, Side::Full(_)) && self.is_full_and_deleted()
+    }
+
+    fn is_full_and_deleted(&self) -> bool {
         self.full().and_then(Full::record).is_some_and(|record| record.is_deletion)
             && self.reads_zero(|_, _| true)
     }
@@ -784,6 +799,24 @@ impl Full {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_most_decimals_ever_used_are_those_of_the_own_shards_values() {
+        let values = ["0.1", "0.25", "-0.15", "0.000001", "3", "-0.250001", "1e-17", "-1e-17", "100"]
+            .map(|text| Value::parse(text.as_bytes()).unwrap());
+        for first in values {
+            for second in values {
+                for third in values {
+                    let (mut counter, mut most) = (Counter::new(b"a", PrecisionId(0)), 0);
+                    for delta in [first, second, third] {
+                        counter.add(delta, Micros(1), &Horizons::default()).unwrap();
+                        most = counter.own().decimals().max(most);
+                        assert_eq!(counter.decimals(), most, "{first} {second} {third}");
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn an_idle_counter_costs_64_bytes() {

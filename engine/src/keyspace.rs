@@ -19,6 +19,7 @@ pub(crate) use durable::Noted;
 use crate::clients::Wake;
 use crate::counter::{Counter, Marks, Name, OwnStream, PrecisionId};
 use crate::ids::{Generation, Seq};
+use crate::index::Index;
 use crate::member_ids::MemberIds;
 use crate::precision::{Precision, PrecisionTable, TooManyPrecisions};
 use crate::prediction::Track;
@@ -28,7 +29,6 @@ use crate::time::{Micros, Now};
 use crate::value::{Value, ValueError};
 use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
-use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -149,7 +149,7 @@ struct Padded<T>(T);
 
 #[derive(Debug)]
 struct Stripe {
-    table: HashTable<Slot>,
+    table: Index,
     counters: Slab<Counter>,
     lists: Lists,
     /// No counter with a SET that was removed here was in a higher generation: see `Keyspace::collect_zeros`.
@@ -169,52 +169,45 @@ struct Lists {
     removed: Vec<Name>,
 }
 
-/// A table entry: the hash bits save a look at the counter when the table grows or two names collide.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    hash: u32,
-    index: u32,
-}
-
 /// Where a walk over all counters stands. Zero is the beginning; after the end it is zero again.
 pub type Cursor = u64;
 
 /// Position of one name: its stripe and the hash within it.
-#[derive(Clone, Copy)]
-struct Place {
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
     stripe: usize,
     hash: u32,
 }
 
-impl Place {
-    /// The 64 bits that `HashTable` wants: position from the low end, tag from the high end.
-    fn table_hash(hash: u32) -> u64 {
-        u64::from(hash) | u64::from(hash) << 32
-    }
-}
-
 impl Stripe {
+    #[inline]
     fn find(&self, hash: u32, name: &[u8]) -> Option<u32> {
-        self.table
-            .find(Place::table_hash(hash), |slot| {
-                slot.hash == hash && self.counters.get(slot.index).is_some_and(|c| c.name() == name)
-            })
-            .map(|slot| slot.index)
+        // Two names of one stripe hardly ever share the hash, so the first entry that has it is it.
+        match self.table.likely(hash) {
+            Some(index) if self.is_named(index, name) => Some(index),
+            _ => self.find_elsewhere(hash, name),
+        }
+    }
+
+    #[cold]
+    fn find_elsewhere(&self, hash: u32, name: &[u8]) -> Option<u32> {
+        self.table.find(hash, |index| self.is_named(index, name))
+    }
+
+    #[inline]
+    fn is_named(&self, index: u32, name: &[u8]) -> bool {
+        self.counters.get(index).is_some_and(|counter| counter.is_named(name))
     }
 
     fn insert(&mut self, hash: u32, counter: Counter) -> u32 {
         let index = self.counters.insert(counter);
-        self.table.insert_unique(Place::table_hash(hash), Slot { hash, index }, |slot| {
-            Place::table_hash(slot.hash)
-        });
+        self.table.insert(hash, index);
         index
     }
 
     fn remove(&mut self, hash: u32, index: u32) -> Option<Counter> {
-        let entry = self.table.find_entry(Place::table_hash(hash), |slot| slot.index == index).ok()?;
-        entry.remove();
-        if self.table.len() < self.table.capacity() / 8 {
-            self.table.shrink_to(self.table.len() * 2, |slot| Place::table_hash(slot.hash));
+        if !self.table.remove(hash, index) {
+            return None;
         }
         self.counters.remove(index)
     }
@@ -275,7 +268,7 @@ impl Keyspace {
     /// An empty keyspace whose hashes are seeded with `seed`, so that names can't be chosen to collide.
     pub fn new(seed: u64, default_precision: Precision) -> Keyspace {
         let stripe = || Stripe {
-            table: HashTable::new(),
+            table: Index::new(),
             counters: Slab::new(),
             lists: Lists::default(),
             floor: Generation::ZERO,
@@ -356,6 +349,27 @@ impl Keyspace {
         self.generation_time.fetch_max(generation.time, Ordering::AcqRel);
     }
 
+    /// Where a name belongs; has the memory fetched that `prefetch_counter` reads.
+    #[inline]
+    pub(crate) fn prefetch_place(&self, name: &[u8]) -> Place {
+        let place = self.place(name);
+        if let Some(stripe) = self.stripes[place.stripe].0.try_lock() {
+            stripe.table.prefetch(place.hash);
+        }
+        place
+    }
+
+    /// Has the counter fetched that probably belongs there. Nothing depends on it but time.
+    #[inline]
+    pub(crate) fn prefetch_counter(&self, place: Place) {
+        if let Some(stripe) = self.stripes[place.stripe].0.try_lock()
+            && let Some(index) = stripe.table.likely(place.hash)
+        {
+            stripe.counters.prefetch(index);
+        }
+    }
+
+    #[inline]
     fn place(&self, name: &[u8]) -> Place {
         let mut hasher = FoldHasher::with_seed(self.seed, &self.shared_seed);
         hasher.write(name);
@@ -517,6 +531,7 @@ impl Keyspace {
     }
 
     /// Notes all that follows from a change of a counter.
+    #[inline]
     fn after_change(
         &self,
         counter: &mut Counter,
@@ -769,7 +784,7 @@ impl Keyspace {
                 .filter(|counter| !counter.marks.has(Marks::HIDDEN))
                 .count();
             self.len.fetch_sub(visible, Ordering::Relaxed);
-            stripe.table = HashTable::new();
+            stripe.table = Index::new();
             let gone = std::mem::replace(&mut stripe.counters, Slab::new());
             let mut removed = std::mem::take(&mut stripe.lists.removed);
             if self.unlogged.is_on() && gone.len() > 0 {

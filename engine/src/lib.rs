@@ -21,6 +21,7 @@ mod generation;
 pub mod glob;
 mod ids;
 mod import;
+mod index;
 mod keyspace;
 mod latency;
 mod member_ids;
@@ -38,6 +39,7 @@ mod state;
 mod stats;
 pub mod store;
 mod takeover;
+mod text;
 pub mod time;
 pub mod value;
 

@@ -33,6 +33,8 @@ pub struct Session {
     /// Whether the client gets the reply of the request that was executed last; `Node::finish` asks.
     pub(crate) is_reply_due: bool,
     pub(crate) tally: Tally,
+    /// Where the table has the command of the last request: mostly the next one is the same.
+    pub(crate) command_hint: u16,
     /// Something that may change counters was executed since `take_written`.
     pub(crate) has_written: bool,
 }
@@ -46,6 +48,7 @@ impl Session {
             reply_mode: ReplyMode::On,
             is_reply_due: true,
             tally: Tally::default(),
+            command_hint: 0,
             has_written: false,
         }
     }

@@ -6,6 +6,8 @@
 //! Lacks on purpose: generations in handles. An index may be reused after removal; holders check for
 //! themselves that the entry is still the one they meant.
 
+use prefetch_index::prefetch_index;
+
 /// Entries per chunk.
 const CHUNK_LEN: usize = 32;
 
@@ -39,6 +41,15 @@ impl<T> Slab<T> {
     /// One more than the highest index ever handed out and not given back.
     pub(crate) fn bound(&self) -> u32 {
         (self.chunks.len() * CHUNK_LEN) as u32
+    }
+
+    /// Has the entry fetched from memory.
+    #[inline]
+    pub(crate) fn prefetch(&self, index: u32) {
+        let (chunk, place) = split(index);
+        if let Some(Some(chunk)) = self.chunks.get(chunk) {
+            prefetch_index(&chunk.places, place);
+        }
     }
 
     pub(crate) fn get(&self, index: u32) -> Option<&T> {

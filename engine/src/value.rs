@@ -85,7 +85,12 @@ impl Value {
     ///
     /// # Errors
     /// `NotANumber` if the text does not fit the grammar, else `OutOfRange` if its rounded value does not fit.
+    #[inline]
     pub fn parse(text: &[u8]) -> Result<Value, ValueError> {
+        // One digit is what most increments are.
+        if let &[digit @ b'0'..=b'9'] = text {
+            return Ok(Value::from_integer(i64::from(digit - b'0')));
+        }
         match parse_short_integer(text) {
             Some(value) => Ok(value),
             None => parse_any(text),
@@ -199,6 +204,14 @@ impl Value {
 
     /// [`Value::format`] as bytes, without the check that they are UTF-8.
     pub fn format_bytes(self, buf: &mut [u8; Value::MAX_TEXT_LEN]) -> &[u8] {
+        let start = self.write_at_end(buf);
+        &buf[start..]
+    }
+
+    /// Writes the same text to the end of a buffer and returns where it starts.
+    #[inline]
+    pub fn write_at_end<const N: usize>(self, buf: &mut [u8; N]) -> usize {
+        const { assert!(N >= Value::MAX_TEXT_LEN, "the longest text needs as much room") }
         let (ones, fraction) = split(self.0.unsigned_abs());
         let mut start = buf.len();
         if fraction != 0 {
@@ -225,7 +238,13 @@ impl Value {
             start -= 1;
             buf[start] = b'-';
         }
-        &buf[start..]
+        start
+    }
+
+    /// The value of units that are known to be in range.
+    pub(crate) const fn from_units_in_range(units: i128) -> Value {
+        debug_assert!(-MAX_UNITS <= units && units <= MAX_UNITS);
+        Value(units)
     }
 
     const fn signed(is_negative: bool, magnitude: u128) -> Value {
@@ -404,7 +423,19 @@ fn without_leading_zeros(digits: &[u8]) -> &[u8] {
 ///
 /// 128-bit division is a slow call. 10^17 is 2^17 * 5^17, so after a shift the divisor has 40 bits, and
 /// schoolbook division in 24-bit digits stays within `u64`, where the compiler multiplies by a constant.
+#[inline]
 const fn split(units: u128) -> (u128, u64) {
+    // Up to 184, where counters that are young or seldom used are.
+    if units >> 64 == 0 {
+        let units = units as u64;
+        return ((units / UNITS_PER_ONE) as u128, units % UNITS_PER_ONE);
+    }
+    split_any(units)
+}
+
+/// The same for more than 64 bits.
+#[inline]
+const fn split_any(units: u128) -> (u128, u64) {
     const FIVES: u64 = 5_u64.pow(17);
     const DIGIT_BITS: u32 = 24;
     const DIGIT: u64 = (1 << DIGIT_BITS) - 1;
@@ -421,6 +452,7 @@ const fn split(units: u128) -> (u128, u64) {
 }
 
 /// A fraction in units without its trailing zeros, and the decimals left.
+#[inline]
 const fn shortest_fraction(fraction: u64) -> (u64, u8) {
     if fraction == 0 {
         return (0, 0);
@@ -438,7 +470,8 @@ const fn shortest_fraction(fraction: u64) -> (u64, u8) {
 }
 
 /// Writes `number` so that it ends before `end`; returns where it starts.
-fn write_digits(buf: &mut [u8; Value::MAX_TEXT_LEN], end: usize, mut number: u64) -> usize {
+#[inline]
+fn write_digits<const N: usize>(buf: &mut [u8; N], end: usize, mut number: u64) -> usize {
     let mut start = end;
     while number >= 100 {
         let pair = (number % 100) as u8;

@@ -22,6 +22,6 @@ mod words;
 
 pub use client::{Reply, ReplyDecoder, ReplyLimits, write_request};
 pub use error::ProtocolError;
-pub use reply::{Protocol, ReplyWriter};
-pub use request::{Decoded, Limits, Request, RequestDecoder};
+pub use reply::{Protocol, ReplyWriter, SHORT_BULK_LEN};
+pub use request::{Decoded, LOOK_AHEAD, Limits, Request, RequestDecoder};
 pub use words::{SplitError, split_words};

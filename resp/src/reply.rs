@@ -16,6 +16,12 @@ use std::fmt::{self, Write as _};
 use crate::error::ProtocolError;
 use crate::number::{digits, push_header, push_integer_line};
 
+/// Bytes of the longest text that [`ReplyWriter::short_bulk`] writes.
+pub const SHORT_BULK_LEN: usize = 41;
+
+/// Bytes of the header before a text of two digits' length.
+const SHORT_HEADER_LEN: usize = 5;
+
 /// The version that a connection speaks; RESP2 until `HELLO 3`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
@@ -90,6 +96,29 @@ impl<'a> ReplyWriter<'a> {
         push_header(self.out, b'$', bytes.len());
         self.out.extend_from_slice(bytes);
         self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// A bulk of at most [`SHORT_BULK_LEN`] bytes: `write` puts them at the end of the buffer and returns where they start.
+    #[inline]
+    pub fn short_bulk(&mut self, write: impl FnOnce(&mut [u8; SHORT_BULK_LEN]) -> usize) {
+        // The whole reply is put together here, so that it is copied once.
+        let mut line = [0; SHORT_HEADER_LEN + SHORT_BULK_LEN + 2];
+        let text: &mut [u8; SHORT_BULK_LEN] =
+            line[SHORT_HEADER_LEN..].first_chunk_mut().expect("there is room behind the header");
+        let start = write(text);
+        let len = SHORT_BULK_LEN - start;
+        let start = start + SHORT_HEADER_LEN;
+        let end = SHORT_HEADER_LEN + SHORT_BULK_LEN;
+        line[end..].copy_from_slice(b"\r\n");
+        let begin = if len < 10 {
+            line[start - 4..start].copy_from_slice(&[b'$', b'0' + len as u8, b'\r', b'\n']);
+            start - 4
+        } else {
+            let (tens, ones) = (b'0' + (len / 10) as u8, b'0' + (len % 10) as u8);
+            line[start - 5..start].copy_from_slice(&[b'$', tens, ones, b'\r', b'\n']);
+            start - 5
+        };
+        self.out.extend_from_slice(&line[begin..]);
     }
 
     /// A bulk of the text that a value displays as. Allocates nothing but the room in the buffer.
@@ -314,6 +343,25 @@ mod tests {
         let mut out = Vec::new();
         ReplyWriter::new(&mut out, Protocol::Resp2).error_bytes(b"ERR unknown command '\xff\xfe'");
         assert_eq!(out, b"-ERR unknown command '\xff\xfe'\r\n");
+    }
+
+    #[test]
+    fn short_bulk_equals_the_bulk_of_its_text() {
+        for len in 0..=SHORT_BULK_LEN {
+            let text = "7".repeat(len);
+            let short = written(Protocol::Resp2, |w| {
+                w.integer(1);
+                w.short_bulk(|buf| {
+                    buf[SHORT_BULK_LEN - len..].copy_from_slice(text.as_bytes());
+                    SHORT_BULK_LEN - len
+                });
+            });
+            let plain = written(Protocol::Resp2, |w| {
+                w.integer(1);
+                w.bulk(text.as_bytes());
+            });
+            assert_eq!(short, plain, "{len}");
+        }
     }
 
     #[test]

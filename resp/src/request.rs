@@ -25,6 +25,8 @@ use crate::words::{Span, is_plain, split_plain, split_quoted};
 const KEPT_ARGS: usize = 1024;
 /// Bytes of inline words kept allocated between requests.
 const KEPT_SCRATCH: usize = 4096;
+/// Most requests that [`RequestDecoder::look_ahead`] finds.
+pub const LOOK_AHEAD: usize = 16;
 /// A bulk can't be longer than this, whatever the limits say, so sums of positions can't overflow.
 const MAX_BULK_LEN: usize = isize::MAX as usize / 2;
 /// A smaller limit of lines counts as this one, so that every header fits.
@@ -105,6 +107,21 @@ pub struct RequestDecoder {
     spans: Vec<Span>,
     /// Words of an inline command that has quotes.
     scratch: Vec<u8>,
+    /// Requests that were found ahead of their turn; `spans` has their arguments.
+    ahead: Vec<Ahead>,
+    /// How many of these have been handed out.
+    handed_out: usize,
+}
+
+/// A request that was found ahead of its turn.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    /// Where it starts, counted from where looking ahead began.
+    start: usize,
+    end: usize,
+    /// Its first argument in the list of positions, and the one behind its last.
+    first_span: usize,
+    end_span: usize,
 }
 
 /// One step of the decoder; lengths count from the start of the request.
@@ -130,6 +147,8 @@ impl RequestDecoder {
             scanned: 0,
             spans: Vec::new(),
             scratch: Vec::new(),
+            ahead: Vec::new(),
+            handed_out: 0,
         }
     }
 
@@ -148,6 +167,82 @@ impl RequestDecoder {
     /// earlier calls. The place of the next request is unknown, so answer and close.
     #[inline]
     pub fn decode<'a>(&'a mut self, buf: &'a [u8]) -> Result<Decoded<'a>, ProtocolError> {
+        if let Some(&found) = self.ahead.get(self.handed_out) {
+            self.handed_out += 1;
+            let len = found.end - found.start;
+            let spans = &self.spans[found.first_span..found.end_span];
+            let request = Request(Args::Spans { bytes: &buf[..len], spans });
+            return Ok(Decoded::Complete { request, consumed: len });
+        }
+        if self.is_between_requests() {
+            self.spans.clear();
+            if let Some(len) = read_whole(buf, &self.limits, &mut self.spans) {
+                let request = Request(Args::Spans { bytes: &buf[..len], spans: &self.spans });
+                return Ok(Decoded::Complete { request, consumed: len });
+            }
+        }
+        self.decode_any(buf)
+    }
+
+    /// Finds up to [`LOOK_AHEAD`] requests at the start of `buf` that can be read at a glance, for a caller who wants to
+    /// know what is coming; `decode` will hand them out. Returns how many there are: the rest of those that were found
+    /// before, if some are left.
+    ///
+    /// `buf` is what `decode` would be given, and as there, what was not consumed must come again.
+    #[inline]
+    pub fn look_ahead(&mut self, buf: &[u8]) -> usize {
+        if self.handed_out == self.ahead.len() {
+            self.ahead.clear();
+            self.handed_out = 0;
+            if self.is_between_requests() {
+                self.find_ahead(buf);
+            }
+        }
+        self.ahead.len() - self.handed_out
+    }
+
+    /// Whether `look_ahead` would look, since all that it had found has been handed out.
+    #[inline]
+    pub fn is_at_end_of_ahead(&self) -> bool {
+        self.handed_out == self.ahead.len()
+    }
+
+    fn find_ahead(&mut self, buf: &[u8]) {
+        self.spans.clear();
+        let mut start = 0;
+        while self.ahead.len() < LOOK_AHEAD {
+            let first_span = self.spans.len();
+            let Some(len) = read_whole(&buf[start..], &self.limits, &mut self.spans) else {
+                self.spans.truncate(first_span);
+                return;
+            };
+            let end = start + len;
+            self.ahead.push(Ahead { start, end, first_span, end_span: self.spans.len() });
+            start = end;
+        }
+    }
+
+    /// The requests that `look_ahead` has counted, in order; `buf` is what it was given.
+    pub fn coming<'a>(&'a self, buf: &'a [u8]) -> impl Iterator<Item = Request<'a>> {
+        let coming = &self.ahead[self.handed_out..];
+        let base = coming.first().map_or(0, |found| found.start);
+        coming.iter().map(move |found| {
+            let bytes = &buf[found.start - base..found.end - base];
+            Request(Args::Spans { bytes, spans: &self.spans[found.first_span..found.end_span] })
+        })
+    }
+
+    /// Whether nothing of a request has been read, and no list is larger than usual.
+    #[inline]
+    fn is_between_requests(&self) -> bool {
+        self.missing == 0
+            && self.scanned == 0
+            && self.scratch.is_empty()
+            && self.spans.capacity() <= KEPT_ARGS
+    }
+
+    /// The same for whatever may come.
+    fn decode_any<'a>(&'a mut self, buf: &'a [u8]) -> Result<Decoded<'a>, ProtocolError> {
         let mut start = 0;
         loop {
             let rest = &buf[start..];
@@ -261,6 +356,36 @@ impl RequestDecoder {
             self.scratch.shrink_to(KEPT_SCRATCH);
         }
     }
+}
+
+/// Reads a request that is all there, well-formed and small: an array of up to nine bulks of up to 99 bytes, as nearly
+/// every request is. Returns its length, and adds the arguments to `spans`. `None` says nothing but that one must look
+/// closer; some arguments may have been added then.
+#[inline]
+fn read_whole(buf: &[u8], limits: &Limits, spans: &mut Vec<Span>) -> Option<usize> {
+    let &[b'*', count @ b'1'..=b'9', b'\r', b'\n'] = buf.first_chunk()? else { return None };
+    let count = usize::from(count - b'0');
+    if count > limits.max_args || limits.max_bulk_len < 100 {
+        return None;
+    }
+    let mut position = 4;
+    for _ in 0..count {
+        let (len, header_len) = match buf.get(position..)?.first_chunk()? {
+            &[b'$', a @ b'0'..=b'9', b'\r', b'\n', _] => (usize::from(a - b'0'), 4),
+            &[b'$', a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n'] => {
+                (usize::from(a - b'0') * 10 + usize::from(b - b'0'), 5)
+            }
+            _ => return None,
+        };
+        let start = position + header_len;
+        let end = start + len;
+        position = end + 2;
+        if *buf.get(end..position)? != *b"\r\n" {
+            return None;
+        }
+        spans.push(Span { start, end });
+    }
+    Some(position)
 }
 
 /// The two headers of a request.
@@ -484,6 +609,36 @@ mod tests {
             assert!(decoder.decode(bytes).is_ok());
         }
         assert_eq!((decoder.spans.as_ptr(), decoder.spans.capacity()), before);
+    }
+
+    #[test]
+    fn requests_found_ahead_are_handed_out_in_order() {
+        let mut bytes = Vec::new();
+        for number in 10..50 {
+            bytes.extend(format!("*2\r\n$4\r\nECHO\r\n$2\r\n{number}\r\n").into_bytes());
+        }
+        bytes.extend(b"ECHO 50\r\n*2\r\n$4\r\nECHO\r\n$2\r\n51\r\n*1\r\n");
+        let (mut decoder, mut at, mut seen, mut counts) = (decoder(), 0, Vec::new(), Vec::new());
+        loop {
+            let count = decoder.look_ahead(&bytes[at..]);
+            counts.push(count);
+            let coming: Vec<Vec<u8>> =
+                decoder.coming(&bytes[at..]).map(|request| request.arg(1).to_vec()).collect();
+            assert_eq!(coming.len(), count);
+            match decoder.decode(&bytes[at..]).unwrap() {
+                Decoded::Incomplete { .. } => break,
+                Decoded::Complete { request, consumed } => {
+                    assert!(coming.first().is_none_or(|first| first == request.arg(1)));
+                    seen.push(String::from_utf8(request.arg(1).to_vec()).unwrap());
+                    at += consumed;
+                }
+            }
+        }
+        assert_eq!(seen, (10..52).map(|number| number.to_string()).collect::<Vec<_>>());
+        assert_eq!(
+            (counts[0], counts[1], counts[16], counts[39], counts[40]),
+            (LOOK_AHEAD, 15, LOOK_AHEAD, 1, 0)
+        );
     }
 
     #[test]

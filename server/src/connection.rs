@@ -361,6 +361,9 @@ impl Connection {
             if consumed >= MAX_TURN || self.output.len() >= output_turn_end {
                 break Step::TakeTurns;
             }
+            if self.decoder.is_at_end_of_ahead() && self.decoder.look_ahead(&bytes[consumed..]) > 1 {
+                node.prefetch(self.decoder.coming(&bytes[consumed..]));
+            }
             match self.decoder.decode(&bytes[consumed..]) {
                 Ok(Decoded::Incomplete { consumed: skipped, .. }) => {
                     consumed += skipped;

@@ -91,7 +91,7 @@ impl Keyspace {
         let per_stripe = (counters as usize / STRIPES).saturating_add(1);
         for number in 0..STRIPES {
             let mut stripe = self.lock(number);
-            stripe.table.reserve(per_stripe, |slot| super::Place::table_hash(slot.hash));
+            stripe.table.reserve(per_stripe);
         }
     }
 
