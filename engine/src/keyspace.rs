@@ -877,6 +877,7 @@ impl Keyspace {
         };
         let from = list.len().saturating_sub(limit);
         let some: SmallVec<[u32; 64]> = list.drain(from..).collect();
+        some.iter().for_each(|index| counters.prefetch(*index));
         for index in some {
             let Some(counter) = counters.get_mut(index) else { continue };
             match which {

@@ -370,9 +370,9 @@ fn read_whole(buf: &[u8], limits: &Limits, spans: &mut Vec<Span>) -> Option<usiz
     }
     let mut position = 4;
     for _ in 0..count {
-        let (len, header_len) = match buf.get(position..)?.first_chunk()? {
-            &[b'$', a @ b'0'..=b'9', b'\r', b'\n', _] => (usize::from(a - b'0'), 4),
-            &[b'$', a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n'] => {
+        let (len, header_len) = match *buf.get(position..)?.first_chunk()? {
+            [b'$', a @ b'0'..=b'9', b'\r', b'\n', _] => (usize::from(a - b'0'), 4),
+            [b'$', a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n'] => {
                 (usize::from(a - b'0') * 10 + usize::from(b - b'0'), 5)
             }
             _ => return None,

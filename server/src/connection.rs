@@ -6,7 +6,8 @@
 
 use crate::disk::Disk;
 use crate::shell::Moment;
-use crate::worker::Worker;
+use crate::worker::{Accepted, Arrival, Moved, Worker};
+use atomic_waker::AtomicWaker;
 use engine::clients::ClientKind;
 use engine::command::{Outcome, Task};
 use engine::settings::Settings;
@@ -22,6 +23,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Bytes read at a time, and the scratch space of a worker.
 pub(crate) const READ_LEN: usize = 64 * 1024;
@@ -92,6 +94,8 @@ pub(crate) enum Ending {
     OutputTooLarge,
     /// The client sent more than may wait.
     InputTooLarge,
+    /// Another thread serves it from now on.
+    Moves(UnboundedSender<Arrival>),
     /// The socket failed.
     #[allow(dead_code, reason = "the log shows it by Debug")]
     Failed(io::Error),
@@ -138,6 +142,10 @@ pub(crate) struct Connection {
     stops_at: Option<Micros>,
     /// The limits of who has still to give the password are in force.
     is_limited: bool,
+    /// See `Worker::note_turn`.
+    seen: u32,
+    /// It has executed something on this thread: only then may it go to another, or it might wander for ever unserved.
+    was_served: bool,
 }
 
 impl Connection {
@@ -156,19 +164,58 @@ impl Connection {
             held: None,
             stops_at: None,
             is_limited: false,
+            seen: 0,
+            was_served: false,
         }
     }
 
-    /// Serves the client until one side ends it.
-    pub(crate) async fn serve(mut self, waker: Arc<atomic_waker::AtomicWaker>) {
+    /// Serves the client until one side ends it, or until another thread goes on with it. The permit goes with the connection.
+    pub(crate) async fn serve(mut self, waker: Arc<AtomicWaker>, permit: Arc<()>) {
         let ending = self.run(&waker).await;
+        if let Ending::Moves(to) = ending {
+            self.move_to(&to, waker, permit);
+            return;
+        }
         log::debug!("client {} left: {ending:?}", self.session.client().id);
         self.worker.node.disconnect(self.session, self.worker.now());
     }
 
-    async fn run(&mut self, waker: &atomic_waker::AtomicWaker) -> Ending {
+    /// Hands the connection, at rest, to another thread.
+    fn move_to(self, to: &UnboundedSender<Arrival>, waker: Arc<AtomicWaker>, permit: Arc<()>) {
+        let Connection { worker, stream, session, .. } = self;
+        let accepted = match stream {
+            Stream::Tcp(stream) => stream.into_std().map(Accepted::Tcp),
+            // The path is for the list of clients only, and that has it.
+            Stream::Unix(stream) => stream.into_std().map(|stream| Accepted::Unix(stream, String::new())),
+        };
+        match accepted {
+            Ok(accepted) => {
+                let moved = Arrival::Moved(Box::new(Moved { accepted, session, waker, permit }));
+                // Whoever can take connections does so as long as somebody may send one.
+                to.send(moved).ok();
+            }
+            Err(error) => {
+                log::debug!("client {} left: {error}", session.client().id);
+                worker.node.disconnect(session, worker.now());
+            }
+        }
+    }
+
+    /// Whether nothing is under way here: no part of a request, no reply, no sync.
+    fn is_at_rest(&self) -> bool {
+        self.input.is_empty() && self.output.is_empty() && self.held.is_none()
+    }
+
+    async fn run(&mut self, waker: &AtomicWaker) -> Ending {
         let mut step = Step::WaitForEvents;
         loop {
+            if let Step::WaitForEvents = step
+                && self.was_served
+                && self.is_at_rest()
+                && let Some(to) = self.worker.give_away()
+            {
+                return Ending::Moves(to);
+            }
             if let Err(ending) = self.wait_for_disk(waker).await {
                 return ending;
             }
@@ -219,7 +266,7 @@ impl Connection {
     }
 
     /// While a reply must not leave, waits until what it tells of is on the disk.
-    async fn wait_for_disk(&mut self, waker: &atomic_waker::AtomicWaker) -> Result<(), Ending> {
+    async fn wait_for_disk(&mut self, waker: &AtomicWaker) -> Result<(), Ending> {
         let Some(ticket) = self.held else { return Ok(()) };
         let client = Arc::clone(self.session.client());
         let waited = poll_fn(|cx| {
@@ -249,7 +296,7 @@ impl Connection {
 
     /// Waits for what a client of a stopping server has sent before; if that is nothing, it is time to close. That a socket
     /// is not known to hold anything does not mean that it is empty: its news may not have come round yet.
-    async fn look_once_more(&mut self, waker: &atomic_waker::AtomicWaker) -> Result<Step, Ending> {
+    async fn look_once_more(&mut self, waker: &AtomicWaker) -> Result<Step, Ending> {
         let events = self.wait_for_events(waker);
         tokio::time::timeout(LAST_LOOK, events).await.unwrap_or(Ok(Step::Close))
     }
@@ -262,7 +309,7 @@ impl Connection {
     }
 
     /// Waits until something can be done and does it: sends what waits, reads what has come and executes it.
-    async fn wait_for_events(&mut self, waker: &atomic_waker::AtomicWaker) -> Result<Step, Ending> {
+    async fn wait_for_events(&mut self, waker: &AtomicWaker) -> Result<Step, Ending> {
         poll_fn(|cx| {
             waker.register(cx.waker());
             let client = Arc::clone(self.session.client());
@@ -403,6 +450,8 @@ impl Connection {
         }
         if consumed > 0 {
             self.note_time(started);
+            self.worker.note_turn(now.monotonic, &mut self.seen);
+            self.was_served = true;
         }
         (step, consumed)
     }
@@ -512,7 +561,7 @@ impl Connection {
     ///
     /// # Errors
     /// The socket failed. Going on would only fail again, at once and for as long as the wait.
-    async fn wait_until(&mut self, moment: Micros, waker: &atomic_waker::AtomicWaker) -> Result<(), Ending> {
+    async fn wait_until(&mut self, moment: Micros, waker: &AtomicWaker) -> Result<(), Ending> {
         let left = moment.since(self.worker.now().monotonic);
         let sleep = tokio::time::sleep(std::time::Duration::from_micros(left.0));
         tokio::pin!(sleep);

@@ -1,9 +1,11 @@
-//! The acceptor: takes connections on every address and deals them to the workers in turn.
+//! The acceptor: takes connections on every address and deals them to the workers, as `crew` says.
 //!
 //! One acceptor rather than a socket per thread: the kernel's spreading by hash leaves few connections badly
 //! spread.
 
-use crate::worker::{Accepted, Admitted};
+use crate::crew::Crew;
+use crate::shell::Clock;
+use crate::worker::{Accepted, Admitted, Arrival};
 use engine::Node;
 use engine::settings::Settings;
 use std::io;
@@ -58,8 +60,12 @@ impl Listeners {
     }
 
     /// Accepts for ever.
-    pub(crate) async fn accept(&self, node: &Node, workers: &[UnboundedSender<Admitted>]) {
-        let mut turn = 0;
+    pub(crate) async fn accept(
+        &self,
+        node: &Node,
+        workers: &[UnboundedSender<Arrival>],
+        (crew, clock): (&Crew, Clock),
+    ) {
         let permits = Arc::new(());
         loop {
             let accepted = self.next().await;
@@ -70,8 +76,8 @@ impl Listeners {
                     if let Some(accepted) = admit(accepted, admitted, node) {
                         let permit = Arc::clone(&permits);
                         // A worker hangs up only when the whole server ends.
-                        workers[turn % workers.len()].send(Admitted { accepted, permit }).ok();
-                        turn += 1;
+                        let worker = &workers[crew.pick(clock.now().monotonic)];
+                        worker.send(Arrival::New(Admitted { accepted, permit })).ok();
                     }
                 }
                 Err(error) => {

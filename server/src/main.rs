@@ -7,6 +7,7 @@
 mod bus;
 mod config;
 mod connection;
+mod crew;
 mod disk;
 mod listener;
 mod local_cluster;

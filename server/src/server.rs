@@ -3,11 +3,12 @@
 //! Lacks on purpose: whatever a process has only one of (working directory, log, signals, pid file); that is `main`'s.
 
 use crate::bus::{self, Bus, BusOptions, LockedNodesFile};
+use crate::crew::Crew;
 use crate::disk::{Directory, Disk, RunningDisk, tools};
 use crate::listener::{self, Listeners};
 use crate::process;
 use crate::shell::{self, Clock, ServerShell};
-use crate::worker::{self, Admitted};
+use crate::worker::{self, Arrival};
 use engine::cluster::nodes_file::NodesFile;
 use engine::cluster::{Cluster, ClusterConfig};
 use engine::command::SaveOnExit;
@@ -44,8 +45,9 @@ pub(crate) struct Server {
     node: Arc<Node>,
     clock: Clock,
     listeners: Listeners,
-    workers: Vec<UnboundedSender<Admitted>>,
+    workers: Vec<UnboundedSender<Arrival>>,
     threads: Vec<std::thread::JoinHandle<()>>,
+    crew: Arc<Crew>,
     shell: Arc<ServerShell>,
     disk: Option<RunningDisk>,
     /// `None` until the counters are loaded.
@@ -86,8 +88,9 @@ impl Server {
         };
         let is_stopping = Arc::new(AtomicBool::new(false));
         let for_workers = disk.as_ref().map(|running| Arc::clone(&running.disk));
+        let crew = Arc::new(Crew::new(io_threads));
         let (workers, threads) =
-            start_workers(io_threads, (&node, for_workers.as_ref()), &shell, clock, &is_stopping)?;
+            start_workers(&crew, io_threads, (&node, for_workers.as_ref()), &shell, clock, &is_stopping)?;
         let bus_start = BusStart { addresses: bus_addresses, listeners: bus_listeners, nodes };
         let mut server = Server {
             node,
@@ -95,6 +98,7 @@ impl Server {
             listeners,
             workers,
             threads,
+            crew,
             shell,
             disk,
             bus: None,
@@ -160,7 +164,7 @@ impl Server {
     async fn attend(&mut self, ended: &mut UnboundedReceiver<()>) -> SaveOnExit {
         let disk = self.disk.as_ref().map(|running| &*running.disk);
         tokio::select! {
-            () = self.listeners.accept(&self.node, &self.workers) => SaveOnExit::AsConfigured,
+            () = self.listeners.accept(&self.node, &self.workers, (&self.crew, self.clock)) => SaveOnExit::AsConfigured,
             () = run_timers(&self.node, disk, self.clock) => SaveOnExit::AsConfigured,
             () = told_to_end(ended, &self.node, disk) => SaveOnExit::AsConfigured,
             save = shut_down(&mut self.asked_to_stop) => save,
@@ -307,24 +311,26 @@ fn start_bus(node: &Arc<Node>, clock: Clock, start: BusStart) -> Result<Bus, Str
 /// One thread per core, or as many as configured.
 #[allow(clippy::type_complexity, reason = "the two halves of the threads")]
 fn start_workers(
+    crew: &Arc<Crew>,
     count: usize,
     (node, disk): (&Arc<Node>, Option<&Arc<Disk>>),
     shell: &Arc<ServerShell>,
     clock: Clock,
     is_stopping: &Arc<AtomicBool>,
-) -> Result<(Vec<UnboundedSender<Admitted>>, Vec<std::thread::JoinHandle<()>>), String> {
+) -> Result<(Vec<UnboundedSender<Arrival>>, Vec<std::thread::JoinHandle<()>>), String> {
     let (mut workers, mut threads) = (Vec::new(), Vec::new());
     for number in 0..count {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (node, disk) = (node.clone(), disk.cloned());
-        let (shell, is_stopping) = (shell.clone(), is_stopping.clone());
+        let (shell, is_stopping, crew) = (shell.clone(), is_stopping.clone(), crew.clone());
         let thread = std::thread::Builder::new()
             .name(format!("io-{number}"))
-            .spawn(move || worker::run(number, (node, disk), shell, clock, is_stopping, receiver))
+            .spawn(move || worker::run(number, (node, disk), shell, clock, is_stopping, crew, receiver))
             .map_err(|error| format!("can't start an I/O thread: {error}"))?;
         workers.push(sender);
         threads.push(thread);
     }
+    crew.set_intakes(&workers);
     Ok((workers, threads))
 }
 

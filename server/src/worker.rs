@@ -1,13 +1,15 @@
 //! An I/O thread: a current-thread runtime with its own connections.
 
 use crate::connection::{Connection, READ_LEN, Stream};
+use crate::crew::{self, Advice, Crew};
 use crate::disk::{Disk, Started};
 use crate::shell::{Clock, Moment, ServerShell};
+use atomic_waker::AtomicWaker;
 use engine::clients::Peer;
 use engine::cluster::ClusterRequest;
 use engine::command::Task;
-use engine::time::Now;
-use engine::{Node, TaskResult};
+use engine::time::{Micros, Now};
+use engine::{Node, Session, TaskResult};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -18,7 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 /// A connection on its way from the acceptor to a worker.
@@ -33,6 +36,36 @@ pub(crate) enum Accepted {
 pub(crate) struct Admitted {
     pub(crate) accepted: Accepted,
     pub(crate) permit: Arc<()>,
+}
+
+/// What an I/O thread takes on.
+pub(crate) enum Arrival {
+    /// A connection from the acceptor.
+    New(Admitted),
+    /// One that another thread has served so far.
+    Moved(Box<Moved>),
+}
+
+/// A connection between two threads: at rest, with nothing to execute or to send.
+pub(crate) struct Moved {
+    pub(crate) accepted: Accepted,
+    pub(crate) session: Session,
+    pub(crate) waker: Arc<AtomicWaker>,
+    pub(crate) permit: Arc<()>,
+}
+
+/// What a thread knows of its own load, and what it means to do about it.
+#[derive(Default)]
+struct Turns {
+    /// When it last judged, and its time on a core until then.
+    judged_at: Cell<Micros>,
+    time_then: Cell<Micros>,
+    /// Number of the judgement, and connections that were busy since.
+    judgement: Cell<u32>,
+    busy: Cell<usize>,
+    /// To which thread it gives connections, and how many more.
+    to: Cell<usize>,
+    left: Cell<usize>,
 }
 
 /// What all connections of one thread share.
@@ -52,6 +85,8 @@ pub(crate) struct Worker {
     /// Connections being served.
     connections: Cell<usize>,
     last_has_left: Notify,
+    pub(crate) crew: Arc<Crew>,
+    turns: Turns,
 }
 
 /// The answer to SAVE on a node without a directory.
@@ -115,6 +150,47 @@ impl Worker {
             Poll::<()>::Pending
         })
         .await;
+    }
+
+    /// A connection has had its turn; `seen` is what this has left there the last time.
+    pub(crate) fn note_turn(&self, now: Micros, seen: &mut u32) {
+        let turns = &self.turns;
+        if *seen != turns.judgement.get() {
+            *seen = turns.judgement.get();
+            turns.busy.set(turns.busy.get() + 1);
+        }
+        if now.since(turns.judged_at.get()) >= crew::INTERVAL {
+            self.judge(now);
+        }
+    }
+
+    /// Looks at what the thread has had to do since it last looked, and decides whether others should do some of it.
+    fn judge(&self, now: Micros) {
+        let turns = &self.turns;
+        let time = crew::thread_time();
+        let (spent, elapsed) =
+            (time.since(turns.time_then.get()), now.since(turns.judged_at.replace(now)).0.max(1));
+        let percent = (spent.0 * 100 / elapsed).min(100) as u32;
+        turns.time_then.set(time);
+        turns.judgement.set(turns.judgement.get().wrapping_add(1));
+        let busy = turns.busy.replace(0);
+        let (to, left) = match self.crew.advise(self.number, percent, now, crew::idle_ticks) {
+            Advice::Keep => (0, 0),
+            Advice::GiveHalf(to) => (to, busy / 2),
+            Advice::GiveAll(to) => (to, usize::MAX),
+        };
+        turns.to.set(to);
+        turns.left.set(left);
+    }
+
+    /// Whether a connection at rest should go to another thread, and where that takes it on.
+    pub(crate) fn give_away(&self) -> Option<UnboundedSender<Arrival>> {
+        let left = self.turns.left.get().checked_sub(1)?;
+        if self.is_stopping() {
+            return None;
+        }
+        self.turns.left.set(left);
+        self.crew.intake(self.turns.to.get()).filter(|_| self.turns.to.get() != self.number)
     }
 
     /// Gives a connection that holds no output buffer the thread's spare one.
@@ -228,7 +304,8 @@ pub(crate) fn run(
     shell: Arc<ServerShell>,
     clock: Clock,
     is_stopping: Arc<AtomicBool>,
-    mut accepted: mpsc::UnboundedReceiver<Admitted>,
+    crew: Arc<Crew>,
+    mut arrivals: mpsc::UnboundedReceiver<Arrival>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -246,14 +323,20 @@ pub(crate) fn run(
         waiting_for_disk: RefCell::default(),
         connections: Cell::new(0),
         last_has_left: Notify::new(),
+        crew,
+        turns: Turns::default(),
     });
     let local = LocalSet::new();
     let watching = Rc::clone(&worker);
     local.spawn_local(async move { watching.watch_disk().await });
     runtime.block_on(local.run_until(async {
-        while let Some(connection) = accepted.recv().await {
-            if let Err(error) = take_on(&worker, connection) {
-                log::debug!("a connection ended before it began: {error}");
+        while let Some(arrival) = arrivals.recv().await {
+            let taken_on = match arrival {
+                Arrival::New(connection) => take_on(&worker, connection),
+                Arrival::Moved(connection) => take_over(&worker, *connection),
+            };
+            if let Err(error) = taken_on {
+                log::debug!("a connection ended before it was served: {error}");
             }
         }
         while worker.connections.get() > 0 {
@@ -276,20 +359,49 @@ fn take_on(worker: &Rc<Worker>, Admitted { accepted, permit }: Admitted) -> std:
             (Stream::Unix(tokio::net::UnixStream::from_std(stream)?), Peer::Unix(path), fd)
         }
     };
-    let waker = Arc::new(atomic_waker::AtomicWaker::new());
+    let waker = Arc::new(AtomicWaker::new());
     let wake = Arc::clone(&waker);
     let mut session = worker.node.connect(peer, fd, worker.now(), Box::new(move || wake.wake()));
     session.set_lane(worker.number);
+    serve(worker, stream, session, waker, permit);
+    Ok(())
+}
+
+/// Goes on serving a connection that another thread has served.
+fn take_over(worker: &Rc<Worker>, moved: Moved) -> std::io::Result<()> {
+    let Moved { accepted, mut session, waker, permit } = moved;
+    let stream = match accepted {
+        Accepted::Tcp(stream) => tokio::net::TcpStream::from_std(stream).map(Stream::Tcp),
+        Accepted::Unix(stream, _) => tokio::net::UnixStream::from_std(stream).map(Stream::Unix),
+    };
+    match stream {
+        Ok(stream) => {
+            session.set_lane(worker.number);
+            serve(worker, stream, session, waker, permit);
+            Ok(())
+        }
+        Err(error) => {
+            worker.node.disconnect(session, worker.now());
+            Err(error)
+        }
+    }
+}
+
+fn serve(
+    worker: &Rc<Worker>,
+    stream: Stream,
+    session: Session,
+    waker: Arc<AtomicWaker>,
+    permit: Arc<()>,
+) {
     let connection = Connection::new(Rc::clone(worker), stream, session);
     worker.connections.set(worker.connections.get() + 1);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        connection.serve(waker).await;
-        drop(permit);
+        connection.serve(waker, permit).await;
         worker.connections.set(worker.connections.get() - 1);
         if worker.connections.get() == 0 {
             worker.last_has_left.notify_one();
         }
     });
-    Ok(())
 }
