@@ -30,6 +30,7 @@ use crate::value::{Value, ValueError};
 use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use prefetch_index::prefetch_index;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::hash::Hasher;
@@ -349,14 +350,21 @@ impl Keyspace {
         self.generation_time.fetch_max(generation.time, Ordering::AcqRel);
     }
 
-    /// Where a name belongs; has the memory fetched that `prefetch_counter` reads.
+    /// Where a name belongs; has the memory fetched that `prefetch_entry` reads.
     #[inline]
-    pub(crate) fn prefetch_place(&self, name: &[u8]) -> Place {
+    pub(crate) fn prefetch_stripe(&self, name: &[u8]) -> Place {
         let place = self.place(name);
+        prefetch_index(&*self.stripes, place.stripe);
+        place
+    }
+
+    /// Has the memory fetched that `prefetch_counter` reads.
+    #[inline]
+    pub(crate) fn prefetch_entry(&self, place: Place) {
         if let Some(stripe) = self.stripes[place.stripe].0.try_lock() {
             stripe.table.prefetch(place.hash);
+            stripe.counters.prefetch_chunks();
         }
-        place
     }
 
     /// Has the counter fetched that probably belongs there. Nothing depends on it but time.

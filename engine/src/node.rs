@@ -332,12 +332,11 @@ impl Node {
     pub fn prefetch<'a>(&self, requests: impl Iterator<Item = Request<'a>>) {
         let (mut places, mut count) = ([Place::default(); LOOK_AHEAD], 0);
         for (place, request) in places.iter_mut().zip(requests.filter(|request| request.len() > 1)) {
-            *place = self.keyspace.prefetch_place(request.arg(1));
+            *place = self.keyspace.prefetch_stripe(request.arg(1));
             count += 1;
         }
-        for place in &places[..count] {
-            self.keyspace.prefetch_counter(*place);
-        }
+        places[..count].iter().for_each(|place| self.keyspace.prefetch_entry(*place));
+        places[..count].iter().for_each(|place| self.keyspace.prefetch_counter(*place));
     }
 
     /// Executes one request and writes its reply to the end of `out`.

@@ -11,10 +11,18 @@ use prefetch_index::prefetch_index;
 /// Entries per chunk.
 const CHUNK_LEN: usize = 32;
 
+/// The places of a chunk.
+type Chunk<T> = Box<[Option<T>; CHUNK_LEN]>;
+
 /// The arena. Indices are `u32`, so it holds at most 2^32 - 1 entries.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
+    /// Pointers only: those of a small arena fit a cache line.
     chunks: Vec<Option<Chunk<T>>>,
+    /// How many entries live in each chunk.
+    live: Vec<u8>,
+    /// How many places of the last chunk have ever been taken; the others are vacant, too.
+    taken_of_last: usize,
     /// Indices of vacant places in chunks that exist, last freed first.
     vacant: Vec<u32>,
     /// Chunk numbers whose memory was given back.
@@ -22,15 +30,16 @@ pub(crate) struct Slab<T> {
     len: usize,
 }
 
-#[derive(Debug)]
-struct Chunk<T> {
-    places: Vec<Option<T>>,
-    live: usize,
-}
-
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Slab<T> {
-        Slab { chunks: Vec::new(), vacant: Vec::new(), missing: Vec::new(), len: 0 }
+        Slab {
+            chunks: Vec::new(),
+            live: Vec::new(),
+            taken_of_last: CHUNK_LEN,
+            vacant: Vec::new(),
+            missing: Vec::new(),
+            len: 0,
+        }
     }
 
     /// How many entries live here.
@@ -43,77 +52,79 @@ impl<T> Slab<T> {
         (self.chunks.len() * CHUNK_LEN) as u32
     }
 
+    /// Has fetched from memory what `prefetch` reads.
+    #[inline]
+    pub(crate) fn prefetch_chunks(&self) {
+        prefetch_index(&self.chunks, 0);
+    }
+
     /// Has the entry fetched from memory.
     #[inline]
     pub(crate) fn prefetch(&self, index: u32) {
         let (chunk, place) = split(index);
         if let Some(Some(chunk)) = self.chunks.get(chunk) {
-            prefetch_index(&chunk.places, place);
+            prefetch_index(chunk.as_slice(), place);
         }
     }
 
+    #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
         let (chunk, place) = split(index);
-        self.chunks.get(chunk)?.as_ref()?.places.get(place)?.as_ref()
+        self.chunks.get(chunk)?.as_ref()?[place].as_ref()
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         let (chunk, place) = split(index);
-        self.chunks.get_mut(chunk)?.as_mut()?.places.get_mut(place)?.as_mut()
+        self.chunks.get_mut(chunk)?.as_mut()?[place].as_mut()
     }
 
     /// Stores `entry` and returns its handle.
     pub(crate) fn insert(&mut self, entry: T) -> u32 {
         self.len += 1;
-        if let Some(index) = self.vacant.pop() {
-            let (chunk, place) = split(index);
-            let chunk = self.chunks[chunk].as_mut().expect("vacant places lie in chunks that exist");
-            chunk.places[place] = Some(entry);
-            chunk.live += 1;
-            return index;
-        }
-        let number = self.chunk_with_room();
-        let chunk = self.chunks[number].as_mut().expect("chunk_with_room made it");
-        chunk.places.push(Some(entry));
-        chunk.live += 1;
-        (number * CHUNK_LEN + chunk.places.len() - 1) as u32
+        let index = match self.vacant.pop() {
+            Some(index) => index,
+            None => self.new_place(),
+        };
+        let (number, place) = split(index);
+        let chunk = self.chunks[number].as_mut().expect("vacant places lie in chunks that exist");
+        chunk[place] = Some(entry);
+        self.live[number] += 1;
+        index
     }
 
-    /// The number of a chunk whose vector is not yet full: the last one, a missing one or a new one.
-    fn chunk_with_room(&mut self) -> usize {
-        if let Some(last) = self.chunks.len().checked_sub(1)
-            && self.chunks[last].as_ref().is_some_and(|c| c.places.len() < CHUNK_LEN)
-        {
-            return last;
+    /// A place that is on no list: the next one of the last chunk, the first one of a missing chunk or of a new one. The others
+    /// of a missing one become vacant, so that only the last chunk is ever partly taken.
+    fn new_place(&mut self) -> u32 {
+        if self.taken_of_last < CHUNK_LEN && self.chunks.last().is_some_and(Option::is_some) {
+            let place = self.taken_of_last;
+            self.taken_of_last += 1;
+            return ((self.chunks.len() - 1) * CHUNK_LEN + place) as u32;
         }
-        let chunk = Chunk { places: Vec::with_capacity(CHUNK_LEN), live: 0 };
         if let Some(number) = self.missing.pop() {
-            // All of its places are pushed at once so that only the last chunk is ever partly filled.
-            let number = number as usize;
-            let mut chunk = chunk;
-            chunk.places.resize_with(CHUNK_LEN, || None);
-            chunk.places.pop();
-            let base = (number * CHUNK_LEN) as u32;
-            self.vacant.extend((0..CHUNK_LEN as u32 - 1).rev().map(|place| base + place));
-            self.chunks[number] = Some(chunk);
-            return number;
+            let base = number * CHUNK_LEN as u32;
+            self.vacant.extend((1..CHUNK_LEN as u32).rev().map(|place| base + place));
+            self.chunks[number as usize] = Some(empty_chunk());
+            return base;
         }
-        self.chunks.push(Some(chunk));
-        self.chunks.len() - 1
+        self.chunks.push(Some(empty_chunk()));
+        self.live.push(0);
+        self.taken_of_last = 1;
+        ((self.chunks.len() - 1) * CHUNK_LEN) as u32
     }
 
     /// Takes the entry out; its index may be handed out again.
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
         let (number, place) = split(index);
-        let chunk = self.chunks.get_mut(number)?.as_mut()?;
-        let entry = chunk.places.get_mut(place)?.take()?;
-        chunk.live -= 1;
+        let entry = self.chunks.get_mut(number)?.as_mut()?[place].take()?;
+        self.live[number] -= 1;
         self.len -= 1;
         if self.len == 0 {
             *self = Slab::new();
             return Some(entry);
         }
-        if chunk.live == 0 && chunk.places.len() == CHUNK_LEN {
+        let is_last = number + 1 == self.chunks.len();
+        if self.live[number] == 0 && (!is_last || self.taken_of_last == CHUNK_LEN) {
             self.vacant.retain(|&v| split(v).0 != number);
             self.chunks[number] = None;
             self.missing.push(number as u32);
@@ -125,8 +136,15 @@ impl<T> Slab<T> {
 
     /// All entries, in the order of their indices.
     pub(crate) fn into_entries(self) -> impl Iterator<Item = T> {
-        self.chunks.into_iter().flatten().flat_map(|chunk| chunk.places).flatten()
+        self.chunks.into_iter().flatten().flat_map(|chunk| *chunk).flatten()
     }
+}
+
+/// Made on the heap: it would be large for the stack of a thread.
+fn empty_chunk<T>() -> Chunk<T> {
+    let places: Vec<Option<T>> = std::iter::repeat_with(|| None).take(CHUNK_LEN).collect();
+    let Ok(chunk) = places.into_boxed_slice().try_into() else { unreachable!("so many were collected") };
+    chunk
 }
 
 fn split(index: u32) -> (usize, usize) {

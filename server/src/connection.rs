@@ -539,7 +539,7 @@ impl Connection {
     }
 
     /// Waits until the client has taken enough of its replies for more to be made.
-    async fn wait_for_reader(&mut self, waker: &atomic_waker::AtomicWaker) -> Result<(), Ending> {
+    async fn wait_for_reader(&mut self, waker: &AtomicWaker) -> Result<(), Ending> {
         let client = Arc::clone(self.session.client());
         poll_fn(|cx| {
             waker.register(cx.waker());

@@ -46,6 +46,9 @@ pub(crate) struct Crew {
     /// Has every thread give everything to the next, whatever its load.
     #[cfg(test)]
     pub(crate) is_restless: std::sync::atomic::AtomicBool,
+    /// Connections that have moved.
+    #[cfg(test)]
+    pub(crate) moves: AtomicU64,
 }
 
 /// What a thread has told of itself.
@@ -75,6 +78,8 @@ impl Crew {
             idle: Mutex::default(),
             #[cfg(test)]
             is_restless: std::sync::atomic::AtomicBool::new(false),
+            #[cfg(test)]
+            moves: AtomicU64::new(0),
         }
     }
 
@@ -157,14 +162,18 @@ fn parse_idle(stat: &str) -> Option<u64> {
 /// Time that the calling thread has spent on a core.
 pub(crate) fn thread_time() -> Micros {
     // The clock of the calling thread always exists.
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Micros(0), |time| {
-        Micros(time.tv_sec() as u64 * 1_000_000 + time.tv_nsec() as u64 / 1_000)
-    })
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_or(Micros(0), |time| Micros(time.tv_sec() as u64 * 1_000_000 + time.tv_nsec() as u64 / 1_000))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::{Server, ServerOptions};
+    use engine::settings::Settings;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     /// A crew of four whose threads have told these loads a moment ago.
     fn crew(loads: [u32; 4]) -> (Crew, Micros) {
@@ -228,6 +237,56 @@ mod tests {
     fn what_was_given_is_not_given_back_while_it_is_busy() {
         let (crew, now) = crew([SATURATED / 2, SATURATED.div_ceil(2), 0, 0]);
         assert_eq!(crew.advise(1, SATURATED.div_ceil(2), now, || None), Advice::Keep);
+    }
+
+    /// How long the server of the test below may take to do what is asked of it.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Counts in batches, under a name of its own, until connections have moved so many times. Every answer must be the next.
+    fn count_while_moving(client: u32, mut stream: impl Read + Write, crew: &Crew, moves: u64) {
+        let (mut count, until) = (0, Instant::now() + LIMIT);
+        let batch = format!("INCR moving:{client}\r\n").repeat(5);
+        while crew.moves.load(Ordering::Relaxed) < moves {
+            assert!(Instant::now() < until, "connections do not move");
+            stream.write_all(batch.as_bytes()).unwrap();
+            let mut answers = BufReader::new(&mut stream);
+            for _ in 0..5 {
+                count += 1;
+                let mut lines = [String::new(), String::new()];
+                lines.iter_mut().for_each(|line| assert!(answers.read_line(line).unwrap() > 0));
+                assert_eq!(lines[1], format!("{count}\r\n"));
+            }
+        }
+    }
+
+    #[test]
+    fn connections_that_move_all_the_time_lose_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (stop, stopped) = tokio::sync::mpsc::unbounded_channel();
+        let unixsocket = path.display().to_string();
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let settings = Settings { port: 0, unixsocket, io_threads: 3, ..Settings::default() };
+                let server = Server::start(ServerOptions { settings, config_file: None, dir: None }).unwrap();
+                let crew = Arc::clone(server.crew());
+                server.run(|| ready.send(crew).unwrap(), stopped).await.unwrap();
+            });
+        });
+        let crew = is_ready.recv_timeout(LIMIT).unwrap();
+        crew.is_restless.store(true, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            for client in 0..6 {
+                let stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+                stream.set_read_timeout(Some(LIMIT)).unwrap();
+                let crew = &crew;
+                scope.spawn(move || count_while_moving(client, stream, crew, 2_000));
+            }
+        });
+        stop.send(()).unwrap();
+        server.join().unwrap();
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! process has only one of; `server` is what it may have several of.
 
 mod bus;
+mod calm;
 mod config;
 mod connection;
 mod crew;

@@ -121,6 +121,12 @@ impl Server {
         Ok(())
     }
 
+    /// Its I/O threads as they see each other.
+    #[cfg(test)]
+    pub(crate) fn crew(&self) -> &Arc<Crew> {
+        &self.crew
+    }
+
     /// The node within.
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.node

@@ -1,5 +1,6 @@
 //! An I/O thread: a current-thread runtime with its own connections.
 
+use crate::calm::Calm;
 use crate::connection::{Connection, READ_LEN, Stream};
 use crate::crew::{self, Advice, Crew};
 use crate::disk::{Disk, Started};
@@ -20,8 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
-use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::LocalSet;
 
 /// A connection on its way from the acceptor to a worker.
@@ -63,6 +64,8 @@ struct Turns {
     /// Number of the judgement, and connections that were busy since.
     judgement: Cell<u32>,
     busy: Cell<usize>,
+    /// Batches since then.
+    count: Cell<u32>,
     /// To which thread it gives connections, and how many more.
     to: Cell<usize>,
     left: Cell<usize>,
@@ -87,6 +90,7 @@ pub(crate) struct Worker {
     last_has_left: Notify,
     pub(crate) crew: Arc<Crew>,
     turns: Turns,
+    calm: Arc<Calm>,
 }
 
 /// The answer to SAVE on a node without a directory.
@@ -155,6 +159,8 @@ impl Worker {
     /// A connection has had its turn; `seen` is what this has left there the last time.
     pub(crate) fn note_turn(&self, now: Micros, seen: &mut u32) {
         let turns = &self.turns;
+        self.calm.note_batch();
+        turns.count.set(turns.count.get() + 1);
         if *seen != turns.judgement.get() {
             *seen = turns.judgement.get();
             turns.busy.set(turns.busy.get() + 1);
@@ -174,6 +180,8 @@ impl Worker {
         turns.time_then.set(time);
         turns.judgement.set(turns.judgement.get().wrapping_add(1));
         let busy = turns.busy.replace(0);
+        let count = u64::from(turns.count.replace(0));
+        self.calm.judge(busy, count * 1_000_000 / elapsed);
         let (to, left) = match self.crew.advise(self.number, percent, now, crew::idle_ticks) {
             Advice::Keep => (0, 0),
             Advice::GiveHalf(to) => (to, busy / 2),
@@ -307,8 +315,11 @@ pub(crate) fn run(
     crew: Arc<Crew>,
     mut arrivals: mpsc::UnboundedReceiver<Arrival>,
 ) {
+    let calm = Arc::new(Calm::default());
+    let before_sleep = Arc::clone(&calm);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(move || before_sleep.before_looking())
         .build()
         .expect("a runtime needs nothing but an epoll descriptor");
     let worker = Rc::new(Worker {
@@ -325,6 +336,7 @@ pub(crate) fn run(
         last_has_left: Notify::new(),
         crew,
         turns: Turns::default(),
+        calm,
     });
     let local = LocalSet::new();
     let watching = Rc::clone(&worker);
@@ -376,6 +388,8 @@ fn take_over(worker: &Rc<Worker>, moved: Moved) -> std::io::Result<()> {
     };
     match stream {
         Ok(stream) => {
+            #[cfg(test)]
+            worker.crew.moves.fetch_add(1, Ordering::Relaxed);
             session.set_lane(worker.number);
             serve(worker, stream, session, waker, permit);
             Ok(())
@@ -387,13 +401,7 @@ fn take_over(worker: &Rc<Worker>, moved: Moved) -> std::io::Result<()> {
     }
 }
 
-fn serve(
-    worker: &Rc<Worker>,
-    stream: Stream,
-    session: Session,
-    waker: Arc<AtomicWaker>,
-    permit: Arc<()>,
-) {
+fn serve(worker: &Rc<Worker>, stream: Stream, session: Session, waker: Arc<AtomicWaker>, permit: Arc<()>) {
     let connection = Connection::new(Rc::clone(worker), stream, session);
     worker.connections.set(worker.connections.get() + 1);
     let worker = Rc::clone(worker);
