@@ -6,7 +6,7 @@
 use crate::process::{Abilities, CounterState, Epoch, Generation, Process, Program, ShardState, Start};
 use engine::clients::Peer;
 use engine::cluster::inspect::{CounterInspection, ShardInspection};
-use engine::cluster::{Cluster, ClusterConfig, ClusterRequest, Effect, Input, LinkId};
+use engine::cluster::{Cluster, ClusterConfig, ClusterRequest, Effect, Input, LinkId, Planted};
 use engine::command::Outcome;
 use engine::settings::{Precision, Settings};
 use engine::time::{Micros, Now};
@@ -15,9 +15,12 @@ use resp::{Reply, ReplyDecoder, ReplyLimits, Request};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The engine as it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Real;
+/// The engine as it is, or with a bug that was planted in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Real {
+    /// The bug.
+    pub planted: Option<Planted>,
+}
 
 impl Program for Real {
     fn start(&self, start: Start) -> Box<dyn Process> {
@@ -40,6 +43,7 @@ impl Program for Real {
             seed: start.seed,
             nodes_file: start.nodes_file,
             incarnation: start.now.unix.secs() as u32,
+            planted: self.planted,
             ..ClusterConfig::default()
         };
         let cluster = Cluster::new(Arc::clone(&node), config, start.now)

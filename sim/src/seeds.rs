@@ -32,7 +32,8 @@ pub(crate) fn run(words: &[String]) -> Option<ExitCode> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let options = parse(words, cores)?;
     name_seed_in_panics();
-    let is_good = if options.is_single { replay(&Real, &options) } else { run_swarm(&Real, &options) };
+    let real = Real::default();
+    let is_good = if options.is_single { replay(&real, &options) } else { run_swarm(&real, &options) };
     Some(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

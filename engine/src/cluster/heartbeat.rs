@@ -4,7 +4,7 @@ use crate::cluster::frame::{Digest, Heartbeat, kind};
 use crate::cluster::link::{Link, Outgoing};
 use crate::cluster::members::Report;
 use crate::cluster::wire::{Decoded, Put, Reader};
-use crate::cluster::{Cluster, FOLLOW, LinkId};
+use crate::cluster::{Cluster, FOLLOW, LinkId, Planted};
 use crate::ids::{MemberIndex, Seq};
 use crate::time::Micros;
 
@@ -55,7 +55,12 @@ impl Cluster {
             let known = self.members.announced(member).map(|_| self.members.known_of(member, now));
             Digest {
                 member,
-                applied: peer.stream.head(),
+                applied: match self.planted {
+                    Some(Planted::AcknowledgesOneTooMany) => {
+                        Seq { n: peer.stream.head().n + 1, ..peer.stream.head() }
+                    }
+                    _ => peer.stream.head(),
+                },
                 evidence: known.map_or((0, Micros(0)), |known| known.evidence),
                 heard_age: known.map_or(Micros::from_secs(3_600), |known| known.age),
                 as_of_age: now.since(peer.as_of),

@@ -5,11 +5,12 @@
 //! away, the departed's shards simply stay, and count, until it is back or is removed as well; so there can't be two heirs.
 //! Every node that finds no shard of the departed any more forgets it.
 
-use crate::cluster::Cluster;
 use crate::cluster::members::MemberState;
+use crate::cluster::{Cluster, Planted};
 use crate::ids::{MemberIndex, NodeId, Seq};
 use crate::keyspace::{Cause, Cursor, Handle};
 use crate::time::Micros;
+use crate::value::Value;
 
 /// Counters looked at per round of housekeeping.
 const STEP: u64 = 16_384;
@@ -42,7 +43,12 @@ impl Cluster {
             for handle in handles {
                 let (keyspace, now) = (&self.node.keyspace, self.now.monotonic);
                 keyspace.update_at(handle, Cause::Takeover, now, |counter| {
+                    let before = counter.own().units();
                     counter.inherit(departed, now, &keyspace.horizons);
+                    if self.planted == Some(Planted::TakenOverTwice) {
+                        let twice = Value::saturating_from_units(counter.own().units() - before);
+                        counter.add(twice, now, &keyspace.horizons).ok();
+                    }
                 });
             }
         }

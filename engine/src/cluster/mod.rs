@@ -25,6 +25,7 @@ pub mod inspect;
 mod keep;
 mod link;
 mod names;
+mod planted;
 mod publish;
 mod receive;
 mod send;
@@ -49,6 +50,7 @@ use std::sync::Arc;
 
 pub use members::MemberState;
 pub use nodes_file::{NodesFileError, ResetEpoch};
+pub use planted::Planted;
 pub use view::{ClusterView, HelloRow, MemberView};
 
 /// Longest frame in bytes, without its length prefix. A longer announcement is a fault of the peer.
@@ -160,6 +162,8 @@ pub struct ClusterConfig {
     pub own_head: Seq,
     /// Other members' streams up to where the disk has them.
     pub heads: Vec<(NodeId, Seq)>,
+    /// A bug that the simulator is to find; `None` in every server.
+    pub planted: Option<Planted>,
 }
 
 /// How long the lines of a member that has fallen silent are followed.
@@ -230,6 +234,7 @@ pub struct Cluster {
     misbehaved: complaints::Complaints,
     refused: complaints::Complaints,
     timeout: Micros,
+    planted: Option<Planted>,
     now: Now,
 }
 
@@ -290,6 +295,7 @@ impl Cluster {
             traffic: Traffic::default(),
             misbehaved: complaints::Complaints::default(),
             refused: complaints::Complaints::default(),
+            planted: config.planted,
             now,
         };
         cluster.node.set_id(cluster.members.own().id);
@@ -519,6 +525,9 @@ impl Cluster {
         }
         for failed in self.members.expire_meets(now, self.timeout) {
             self.note_failed_meet(&failed);
+        }
+        if self.planted == Some(Planted::LineIsNotFrozen) {
+            self.peers.keys().for_each(|member| self.node.keyspace.horizons.follow(*member, Micros::NEVER));
         }
         self.trim_streams();
         self.collect_zeros();

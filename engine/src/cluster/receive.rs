@@ -8,12 +8,13 @@ use crate::cluster::frame::kind;
 use crate::cluster::link::Link;
 use crate::cluster::updates::{Era, Header, Previous, Update, decode_update};
 use crate::cluster::wire::{DecodeError, Decoded, Reader};
-use crate::cluster::{Cluster, FOLLOW, LENGTH_PREFIX, LinkId};
+use crate::cluster::{Cluster, FOLLOW, LENGTH_PREFIX, LinkId, Planted};
 use crate::generation::{Record, Stated};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::{Cause, Handle, NoRoom};
 use crate::shard::{Merged, Moving, PeerShard};
 use crate::time::Micros;
+use crate::value::Value;
 
 /// What became of an update.
 enum Applied {
@@ -199,7 +200,8 @@ impl Cluster {
         let result = self.node.keyspace.update_named(name, now, true, cause, |counter| {
             let copy =
                 counter.full().and_then(|full| full.peers().iter().find(|peer| peer.member() == origin));
-            if origin != MemberIndex::SELF && copy.is_none() && update.seq <= head {
+            let is_stale = origin != MemberIndex::SELF && copy.is_none() && update.seq <= head;
+            if is_stale && self.planted != Some(Planted::ZeroComesBack) {
                 return Err(Dropped::Stale);
             }
             let generation = match (update.era, copy) {
@@ -213,7 +215,11 @@ impl Cluster {
                 if self.recovery.is_some() && record.generation > counter.generation() {
                     counter.make_full().begin_recovery(0);
                 }
-                counter.learn(record.clone(), acknowledged);
+                let mut record = record.clone();
+                if self.planted == Some(Planted::SetsSum) && record.generation > counter.generation() {
+                    record.value = record.value.saturating_add(counter.set_value());
+                }
+                counter.learn(record, acknowledged);
             }
             if origin == MemberIndex::SELF {
                 let copy = Stated { member: origin, generation, seq: update.seq, value: update.value };
@@ -223,6 +229,15 @@ impl Cluster {
                     full.is_restated = true;
                 }
                 return Ok(is_later);
+            }
+            match self.planted {
+                Some(Planted::MergeWithoutSeqCheck) => {
+                    counter.make_full().take_peer(origin);
+                }
+                Some(Planted::PeerMovesOwnShard) => {
+                    counter.add(Value::ONE, now, &self.node.keyspace.horizons).ok();
+                }
+                _ => {}
             }
             let taken = update.taken_over.clone();
             let shard = PeerShard::new(origin, update.seq, update.value, update.decimals, moving, taken);

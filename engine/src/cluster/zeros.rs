@@ -10,7 +10,7 @@
 //! something in a crash, is sent a copy of everything, since it can't be told of what is no more.
 
 use crate::cluster::members::MemberState;
-use crate::cluster::{Cluster, Peer};
+use crate::cluster::{Cluster, Peer, Planted};
 use crate::counter::Counter;
 use crate::ids::{MemberIndex, Seq};
 use crate::keyspace::{Fate, Handle};
@@ -53,7 +53,7 @@ impl Cluster {
             if counter.full().is_some_and(|full| full.track.is_some() || full.is_restated) {
                 return Fate::Kept;
             }
-            if !by_all.holds(counter) {
+            if !by_all.holds(counter) && self.planted != Some(Planted::ZeroComesBack) {
                 return if by_up.holds(counter) { Fate::Hidden } else { Fate::Kept };
             }
             if !counter.is_zero() {
