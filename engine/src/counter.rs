@@ -13,11 +13,12 @@
 use crate::generation::{Observed, Record, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
-use crate::shard::{Horizons, Merged, PeerShard};
+use crate::shard::{Excursion, Horizons, Merged, PeerShard};
 use crate::state::State;
 use crate::takeover::{Inheritance, Inherited, TakenOver};
 use crate::text::is_same_text;
 use crate::time::Micros;
+use crate::trail::{Trail, View};
 use crate::value::{Total, Value, ValueError};
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -141,8 +142,12 @@ pub(crate) struct Full {
     pub(crate) track: Option<Box<Track>>,
     /// The own shard was restated, or is the seat of a new SET, and that is not published yet.
     pub(crate) is_restated: bool,
-    /// How far the truth may be from the published line, units of 10^-17.
-    pub(crate) published_precision: i128,
+    /// In which directions the own shard has ever moved since the start: 1 up, 2 down.
+    directions: u8,
+    /// Where the own shard has been before its last publication.
+    pub(crate) excursion: Excursion,
+    /// What was a moment ago, while anybody asks for it.
+    pub(crate) trail: Option<Box<Trail>>,
     /// When the track must be asked again.
     pub(crate) deadline: Micros,
     /// The moment for which it stands in the cluster's list of deadlines; zero: it does not.
@@ -402,20 +407,11 @@ impl Counter {
         }
     }
 
-    /// The value at `as_of`, and how far it may be from the truth of that moment.
-    pub(crate) fn bounded(&self, as_of: Micros, now: Micros, horizons: &Horizons) -> (Value, Value) {
-        let Some(full) = self.full() else { return (self.total(now, horizons), Value::ZERO) };
-        let record = full.record();
-        let generation = record.map_or(Generation::ZERO, |record| record.generation);
-        let bound: i128 = full
-            .peers
-            .iter()
-            .filter(|peer| {
-                record.is_none_or(|record| record.is_counted(&peer.stated(generation, now, horizons)))
-            })
-            .map(PeerShard::bound_units)
-            .fold(0, i128::saturating_add);
-        (self.total(as_of.min(now), horizons), Value::saturating_from_units(bound))
+    /// A value, and how far it may be from the truth of `moment`, units of 10^-17: the own shard as it is, and what is known of
+    /// the others, drawn to that moment. `None`: it may be anything.
+    pub(crate) fn bounded(&self, moment: Micros, horizons: &Horizons) -> (Value, Option<i128>) {
+        let Some(full) = self.full() else { return (self.total(moment, horizons), Some(0)) };
+        (self.total(moment, horizons), full.bound_units(self.own().units(), moment, horizons))
     }
 
     /// Adds to the own shard and returns the new total.
@@ -516,6 +512,9 @@ impl Counter {
         if full.seq == Seq::ZERO {
             full.subtracted.collapse();
         }
+        if let Some(trail) = &mut full.trail {
+            trail.shift_own(-amount);
+        }
         full.generation = record.generation;
         full.replace_record(record);
         full.is_restated = is_counted;
@@ -532,6 +531,9 @@ impl Counter {
         let inherited = full.inheritance.restate(&record);
         full.replace_record(record);
         if inherited != 0 {
+            if let Some(trail) = &mut full.trail {
+                trail.shift_own(inherited);
+            }
             full.is_restated = true;
             full.track = None;
             self.put_own(Value::saturating_from_units(own + inherited));
@@ -548,6 +550,9 @@ impl Counter {
         let stated = shard.stated(generation, now, horizons);
         let counts = full.record().map_or(stated.value.units(), |record| record.counts(&stated));
         full.inheritance.add(Inherited { departed: stated, counts, told: Seq::ZERO });
+        if let Some(trail) = &mut full.trail {
+            trail.shift_own(counts);
+        }
         full.track = None;
         full.is_restated = true;
         self.put_own(Value::saturating_from_units(own + counts));
@@ -559,6 +564,44 @@ impl Counter {
     pub(crate) fn merge(&mut self, shard: PeerShard, generation: Generation, now: Micros) -> Merged {
         let record = self.generation();
         self.make_full().merge(shard, generation, record, now)
+    }
+
+    /// The same, and remembers the line that is replaced for those who ask what it said. Its owner has vouched for it up to
+    /// `vouched`.
+    pub(crate) fn merge_remembering(
+        &mut self,
+        shard: PeerShard,
+        generation: Generation,
+        (now, vouched): (Micros, Micros),
+        horizons: &Horizons,
+    ) -> Merged {
+        let member = shard.member();
+        let before = self.full().and_then(|full| full.peer(member)).cloned();
+        let is_resting = |shard: &PeerShard| shard.moving().is_none();
+        let says_the_same = before.as_ref().is_some_and(|before| {
+            is_resting(before) && is_resting(&shard) && before.value() == shard.value()
+        }) && generation == self.generation();
+        let merged = self.merge(shard, generation, now);
+        if merged == Merged::Advanced && !says_the_same {
+            let full = self.make_full();
+            let view = View { record: full.record.as_deref(), horizons };
+            let trail = full.trail.get_or_insert_default();
+            trail.forget_before(horizons.past_needed());
+            trail.note_replaced(member, before, (now, vouched), &view);
+        }
+        merged
+    }
+
+    /// The own shard was moved by a client, from `before` to what it is.
+    pub(crate) fn note_own_moved(&mut self, before: Value, now: Micros, horizons: &Horizons) {
+        let own = self.own();
+        let full = self.make_full();
+        full.directions |= if own > before { Full::UP } else { Full::DOWN };
+        let trail = full.trail.get_or_insert_default();
+        if let Some(track) = &full.track {
+            trail.note_deviation(before.units(), own.units(), track.line().at(now).units());
+        }
+        trail.note_own(before.units(), now, horizons.past_needed());
     }
 
     /// Takes over the state of the own shard that a peer has kept, if it is later than ours; what was counted here since the
@@ -614,7 +657,10 @@ impl Counter {
 
     /// Whether it reads zero for good here: no shard counts anything, none moves, and none is still to be restated.
     pub(crate) fn is_zero(&self) -> bool {
-        self.reads_zero(|full, shard| shard.generation(full.record_generation()) >= full.record_generation())
+        self.reads_zero(|full, shard| {
+            // A flat line at zero is not the end: the truth may stray by the precision until the shard rests.
+            shard.moving().is_none() && shard.generation(full.record_generation()) >= full.record_generation()
+        })
     }
 
     /// Whether users should not see it: it was deleted, and nobody has counted since.
@@ -671,6 +717,45 @@ impl Counter {
 }
 
 impl Full {
+    const UP: u8 = 1;
+    const DOWN: u8 = 2;
+
+    /// How far `total` may be from the truth of `moment`: how far each part may be, together.
+    fn bound_units(&self, own: i128, moment: Micros, horizons: &Horizons) -> Option<i128> {
+        let view = View { record: self.record(), horizons };
+        let none = Trail::default();
+        let trail = self.trail.as_deref().unwrap_or(&none);
+        let mut bound = trail.own_at(moment, own).distance(own);
+        let mut gone: SmallVec<[MemberIndex; 4]> =
+            trail.members().filter(|member| self.peer(*member).is_none()).collect();
+        gone.dedup();
+        for member in self.peers.iter().map(PeerShard::member).chain(gone) {
+            let peer = self.peer(member);
+            let counted = peer.map_or(0, |peer| {
+                let stated = peer.stated(self.record_generation(), moment, horizons);
+                self.record().map_or(stated.value.units(), |record| record.counts(&stated))
+            });
+            let truth = trail.peer_at(member, moment, peer, &view)?;
+            bound = bound.saturating_add(truth.distance(counted));
+        }
+        Some(bound)
+    }
+
+    fn peer(&self, member: MemberIndex) -> Option<&PeerShard> {
+        self.peers.iter().find(|peer| peer.member() == member)
+    }
+
+    /// The own shard is published. `excursion`: how far it had been outside of all between the line before and this value.
+    pub(crate) fn note_excursion(&mut self, excursion: Option<i128>) {
+        let has_wavered = self.directions == Full::UP | Full::DOWN;
+        self.excursion = match excursion {
+            Some(0) if !has_wavered => Excursion::NONE,
+            Some(units) => Excursion::at_most(units),
+            None if has_wavered => Excursion::ANYWHERE,
+            None => Excursion::NONE,
+        };
+    }
+
     pub(crate) fn record(&self) -> Option<&Record> {
         self.record.as_deref()
     }
@@ -719,6 +804,9 @@ impl Full {
     fn replace_record(&mut self, record: Record) {
         let older = self.record_generation();
         self.peers.iter_mut().for_each(|peer| peer.note_new_record(older, record.generation));
+        if let Some(trail) = &mut self.trail {
+            trail.note_new_record(older, record.generation);
+        }
         self.record = Some(Box::new(record));
         (self.record_seq, self.told_again) = (Seq::ZERO, Seq::ZERO);
     }

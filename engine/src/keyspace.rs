@@ -228,8 +228,8 @@ impl Lists {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounded {
     pub(crate) value: Value,
-    /// The truth at that moment was no further away than this.
-    pub(crate) bound: Value,
+    /// The truth at that moment was no further away than this; `None`: it may have been anything.
+    pub(crate) bound: Option<Value>,
     /// How long ago that moment was.
     pub(crate) age: Micros,
 }
@@ -439,12 +439,27 @@ impl Keyspace {
         self.with(name, |counter| counter.total(now, &self.horizons))
     }
 
-    /// The counter's value as it was at a moment that everything known here reaches to, with a bound on the error.
+    /// A value of the counter with what is known of its error.
     pub(crate) fn bound(&self, name: &[u8], now: Micros) -> Bounded {
-        let as_of = self.horizons.oldest_as_of(now);
-        let known = self.with(name, |counter| counter.bounded(as_of, now, &self.horizons));
-        let (value, bound) = known.unwrap_or_default();
-        Bounded { value, bound, age: now.since(as_of) }
+        let place = self.place(name);
+        // The moment is looked up under the lock: what it needs is not forgotten before that.
+        let stripe = self.lock(place.stripe);
+        let moment = match self.is_recovering.load(Ordering::Relaxed) {
+            true => None,
+            false => self.horizons.moment_known(now),
+        };
+        let counter = stripe.find(place.hash, name).and_then(|index| stripe.counters.get(index));
+        let Some(moment) = moment else {
+            let value = counter.map(|counter| counter.total(now, &self.horizons)).unwrap_or_default();
+            return Bounded { value, bound: None, age: Micros(0) };
+        };
+        let (value, units) =
+            counter.map_or((Value::ZERO, Some(0)), |counter| counter.bounded(moment, &self.horizons));
+        Bounded {
+            value,
+            bound: units.and_then(|units| Value::from_units(units).ok()),
+            age: now.since(moment),
+        }
     }
 
     /// Calls `change` with the counter, made if it was missing and `is_creating_allowed`. A counter that was made for a
@@ -580,12 +595,13 @@ impl Keyspace {
         if !is_restated && !is_moved && cause != Cause::Takeover {
             return false;
         }
+        let is_counted = is_moved && !is_restated && matches!(cause, Cause::Command | Cause::Publication);
         let full = counter.make_full();
         let has_something_to_say = match cause {
             Cause::Recovery => full.track.is_some() || full.is_restated,
             Cause::Takeover => true,
             Cause::Command | Cause::Publication => {
-                if is_moved && !is_restated {
+                if is_counted {
                     if full.track.is_none() {
                         full.track = Some(Box::new(Track::start(now, before.own)));
                     }
@@ -596,6 +612,9 @@ impl Keyspace {
                 true
             }
         };
+        if is_counted {
+            counter.note_own_moved(before.own, now, &self.horizons);
+        }
         let is_listed = counter.marks.has(Marks::DIRTY);
         if has_something_to_say {
             counter.marks.set(Marks::DIRTY, true);

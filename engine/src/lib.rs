@@ -41,6 +41,7 @@ pub mod store;
 mod takeover;
 mod text;
 pub mod time;
+mod trail;
 pub mod value;
 
 pub use counter::MAX_NAME_LEN;

@@ -135,7 +135,7 @@ const STAIR: f64 = 0.75;
 /// fixed rhythm: of two lines that cost the same number of updates for a random walk, the one renewed when
 /// it is off by some level is on average off by about half as much as the one renewed every so often. Early
 /// updates cost four, and are made only of counters with many writes and of deviations beyond one write.
-/// While the deviation is over the precision and not published, [`Track::overdue_since`] says since when.
+/// While the deviation is over what the line promises and not published, [`Track::overdue_since`] says since when.
 ///
 /// **Coarse writes.** When each write is a larger step than the precision, every line fails at the next step.
 /// If eight lines in a row have failed at once, publishing does not help: lines within three quarters of a
@@ -165,6 +165,14 @@ pub struct Track {
     start: Micros,
     base: Value,
     published: Micros,
+    /// The precision that the last line was published under; lines are renewed by this until a higher one is published.
+    wanted: i128,
+    /// How far the truth may be from the last line as its readers know it.
+    promised: i128,
+    /// Since when it has been further than that; `NEVER` if it was not when last looked at.
+    broken: Micros,
+    /// When it will be if no write comes.
+    breaking: Micros,
     /// The moment at which the budget will be full again.
     repaid: Micros,
     /// Since when the deviation has been over the precision; `NEVER` if it was not when last looked at.
@@ -194,6 +202,8 @@ struct Check<'a> {
     point: Point,
     deviation: i128,
     precision: i128,
+    /// The precision of the next line.
+    wanted: i128,
     pace: &'a Pace,
     is_first: bool,
 }
@@ -221,6 +231,10 @@ impl Track {
             start: now,
             base: known,
             published: Micros(0),
+            wanted: i128::MAX,
+            promised: 0,
+            broken: Micros::NEVER,
+            breaking: Micros::NEVER,
             repaid: Micros(0),
             overdue: Micros::NEVER,
             crossing: Micros::NEVER,
@@ -238,17 +252,35 @@ impl Track {
         &self.line
     }
 
-    /// Since when the shard has been off its line by more than the precision without a publication; `None` if
-    /// it is not. Right between deadlines too, if writes and changes of the precision have been shown.
+    /// How far the truth may be from the last line as it was published, units of 10^-17.
+    pub fn promised_units(&self) -> i128 {
+        self.promised
+    }
+
+    /// When the last line was published; zero: none was yet.
+    pub fn published(&self) -> Micros {
+        self.published
+    }
+
+    /// Since when the shard has been further off its line than was promised; `None` if it is not. Right between deadlines too, if
+    /// writes have been shown.
     pub fn overdue_since(&self, now: Micros) -> Option<Micros> {
-        let since = self.overdue.min(self.crossing);
+        let since = self.broken.min(self.breaking);
         (since <= now).then_some(since)
+    }
+
+    /// When to look again so that [`Track::overdue_since`] is known in time; later than now.
+    pub fn breaks_at(&self, now: Micros) -> Micros {
+        match self.broken {
+            Micros::NEVER => self.breaking.max(now) + Micros(1),
+            _ => Micros::NEVER,
+        }
     }
 
     /// Takes a write that has left the shard at `value`. The precision is in units; below zero is zero.
     pub fn on_write(&mut self, now: Micros, value: Value, precision_units: i128, pace: &Pace) -> Verdict {
         let point = self.point(now, value);
-        let is_first = std::mem::take(&mut self.is_fresh);
+        let is_first = self.is_fresh;
         if is_first || point.at - self.rhythm.last().at >= micros(pace.settle) {
             if is_first {
                 self.candidates.restart(point);
@@ -294,8 +326,10 @@ impl Track {
         (is_write, is_first): (bool, bool),
     ) -> Verdict {
         let deviation = value.units().saturating_sub(self.line.at(now).units());
-        let precision = precision_units.max(0);
-        let check = Check { now, value, point, deviation, precision, pace, is_first };
+        let wanted = precision_units.max(0);
+        let precision = wanted.min(self.wanted);
+        let check = Check { now, value, point, deviation, precision, wanted, pace, is_first };
+        self.note_promise(now, deviation);
         self.note_deviation(&check);
         if now >= self.settle_at(pace) {
             return self.settle(&check);
@@ -327,6 +361,31 @@ impl Track {
         let slope =
             if has_stopped { Slope::Flat } else { self.candidates.choose(2.0 * micros(pace.interval)) };
         self.publish(&check, slope, price)
+    }
+
+    /// Publishes a line though the last one would do: readers must learn where the shard has been meanwhile.
+    pub fn publish_anyway(
+        &mut self,
+        now: Micros,
+        value: Value,
+        precision_units: i128,
+        pace: &Pace,
+    ) -> Verdict {
+        let (point, wanted) = (self.point(now, value), precision_units.max(0));
+        let deviation = value.units().saturating_sub(self.line.at(now).units());
+        let check = Check { now, value, point, deviation, precision: wanted, wanted, pace, is_first: false };
+        let slope = self.candidates.choose(2.0 * micros(pace.interval));
+        self.publish(&check, slope, 1)
+    }
+
+    /// Keeps the books on what readers were promised.
+    fn note_promise(&mut self, now: Micros, deviation: i128) {
+        if deviation.unsigned_abs() <= self.promised.unsigned_abs() {
+            self.broken = Micros::NEVER;
+            self.breaking = self.crossing_after(now, deviation, float(self.promised));
+        } else if self.broken == Micros::NEVER {
+            self.broken = self.breaking.min(now);
+        }
     }
 
     /// Keeps the books on the deviation: since when it is overdue or when it will be, and how often lines fail.
@@ -465,7 +524,14 @@ impl Track {
         self.published = check.now;
         self.repaid = self.repaid.max(check.now) + Micros(pace.sustained.0.saturating_mul(price));
         self.has_failed = false;
+        self.is_fresh = false;
         let deviation = check.value.units().saturating_sub(self.line.at(check.now).units());
+        let stair = if self.failures >= HOPELESS { self.rhythm.step() * STAIR } else { 0.0 };
+        // `as` saturates. A step beyond the precision is promised as such, or nobody could say for when the line holds.
+        self.promised = check.wanted.max(stair as i128).max(deviation.saturating_abs());
+        self.wanted = check.wanted;
+        self.broken = Micros::NEVER;
+        self.note_promise(check.now, deviation);
         if deviation.unsigned_abs() <= check.precision.unsigned_abs() {
             self.overdue = Micros::NEVER;
             self.crossing = self.crossing_after(check.now, deviation, float(check.precision));

@@ -20,15 +20,23 @@ pub const MAX_MEMBERS: usize = 1_024;
 pub(crate) struct Horizons {
     follow_until: Box<[AtomicU64]>,
     as_of: Box<[AtomicU64]>,
+    /// The oldest of all `as_of`; `NOBODY`: there is no member.
+    oldest: AtomicU64,
+    /// Of what was before, too little is remembered to claim anything.
+    floor: AtomicU64,
 }
 
 /// Stands in `as_of` where there is no member.
 const NOBODY: u64 = u64::MAX;
 
+/// GET BOUND tells the age in whole milliseconds, so it may speak of a moment that is so much older, in microseconds.
+const ROUNDING: u64 = 1_000;
+
 impl Default for Horizons {
     fn default() -> Horizons {
         let all = |value: u64| (0..MAX_MEMBERS).map(|_| AtomicU64::new(value)).collect();
-        Horizons { follow_until: all(0), as_of: all(NOBODY) }
+        let oldest = AtomicU64::new(NOBODY);
+        Horizons { follow_until: all(0), as_of: all(NOBODY), oldest, floor: AtomicU64::new(0) }
     }
 }
 
@@ -47,6 +55,7 @@ impl Horizons {
             Ordering::Relaxed,
         );
         debug_assert!(absent.is_ok() || self.as_of(member).is_some());
+        self.note_oldest();
     }
 
     /// It is no member any more; its lines stand still where they held last.
@@ -55,6 +64,7 @@ impl Horizons {
             self.follow_until[usize::from(member.0)].store(as_of.0, Ordering::Relaxed);
         }
         self.as_of[usize::from(member.0)].store(NOBODY, Ordering::Relaxed);
+        self.note_oldest();
     }
 
     /// The link to it has broken: its lines are followed no further than this.
@@ -68,6 +78,36 @@ impl Horizons {
 
     pub(crate) fn set_as_of(&self, member: MemberIndex, as_of: Micros) {
         self.as_of[usize::from(member.0)].store(as_of.0, Ordering::Relaxed);
+        self.note_oldest();
+    }
+
+    fn note_oldest(&self) {
+        let known = self.as_of.iter().map(|at| at.load(Ordering::Relaxed)).min();
+        // Whoever sees this sees also what had been merged before it became true.
+        self.oldest.store(known.unwrap_or(NOBODY), Ordering::Release);
+    }
+
+    /// Of the counters as they were before `now`, too little is remembered from now on.
+    pub(crate) fn forget_past(&self, now: Micros) {
+        self.floor.fetch_max(now.0, Ordering::Release);
+    }
+
+    /// The moment of which GET BOUND can speak. `None`: of no moment, since a member was never heard of, or what was before is
+    /// not remembered.
+    pub(crate) fn moment_known(&self, now: Micros) -> Option<Micros> {
+        let oldest = self.oldest.load(Ordering::Acquire);
+        // In whole milliseconds before now, as it is told.
+        let moment = now.since(Micros(now.since(Micros(oldest)).0.div_ceil(1_000) * 1_000));
+        let is_known = oldest != 0 && (oldest == NOBODY || moment.0 >= self.floor.load(Ordering::Acquire));
+        is_known.then_some(moment)
+    }
+
+    /// What was before this moment is asked for by nobody any more. `NEVER`: nor what is now.
+    pub(crate) fn past_needed(&self) -> Micros {
+        match self.oldest.load(Ordering::Acquire) {
+            0 | NOBODY => Micros::NEVER,
+            oldest => Micros(oldest.saturating_sub(ROUNDING).max(self.floor.load(Ordering::Acquire))),
+        }
     }
 
     /// The moment as of which what is known of this member holds; `None`: it is no member.
@@ -77,8 +117,7 @@ impl Horizons {
 
     /// The moment as of which everything that is known of others holds: now, if there are none.
     pub(crate) fn oldest_as_of(&self, now: Micros) -> Micros {
-        let known = self.as_of.iter().map(|at| at.load(Ordering::Relaxed)).filter(|&at| at != NOBODY);
-        known.min().map_or(now, |oldest| Micros(oldest).min(now))
+        Micros(self.oldest.load(Ordering::Acquire)).min(now)
     }
 }
 
@@ -98,12 +137,50 @@ fn half_of_last(decimals: u8) -> i128 {
     10i128.pow(u32::from(Value::DECIMALS - decimals)) / 2 + 1
 }
 
+/// Per microsecond that has passed since a line's moment, so much may our clock and its owner's have drifted apart.
+const DRIFT: f64 = crate::cluster::DRIFT_PPM as f64 / 1e6;
+
+/// Where a shard has been between two publications: how far outside of all that lies between the first's line, give or take
+/// its precision, and the second's value. In steps that double, rounded up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Excursion(pub(crate) u8);
+
+impl Excursion {
+    /// Nowhere, and it has only ever moved in one direction: so not between any two other publications either.
+    pub(crate) const NONE: Excursion = Excursion(0);
+    /// Nowhere.
+    pub(crate) const INSIDE: Excursion = Excursion(1);
+    /// It may have been anywhere.
+    pub(crate) const ANYWHERE: Excursion = Excursion(u8::MAX);
+
+    /// At most so far, units of 10^-17.
+    pub(crate) fn at_most(units: i128) -> Excursion {
+        let doublings = i128::BITS - units.max(0).leading_zeros();
+        Excursion(Excursion::INSIDE.0 + doublings as u8)
+    }
+
+    /// How far at most, units of 10^-17; `None`: anywhere.
+    pub(crate) fn units(self) -> Option<i128> {
+        match self.0 {
+            0 | 1 => Some(0),
+            step if u32::from(step) < i128::BITS => Some((1 << (step - 1)) - 1),
+            _ => None,
+        }
+    }
+
+    /// The same if publications between the two were left out.
+    pub(crate) fn over_a_gap(self) -> Excursion {
+        if self == Excursion::NONE { self } else { Excursion::ANYWHERE }
+    }
+}
+
 /// A peer's shard.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerShard {
     member: MemberIndex,
     /// The most decimals that it has ever used; estimates are rounded to as many.
     decimals: u8,
+    excursion: Excursion,
     seq: Seq,
     /// Exact at the line's moment.
     value: Value,
@@ -154,7 +231,27 @@ impl PeerShard {
         taken_over: Vec<TakenOver>,
     ) -> PeerShard {
         let taken_over = (!taken_over.is_empty()).then(|| taken_over.into_boxed_slice());
-        PeerShard { member, decimals, seq, value, older: None, moving: moving.map(Box::new), taken_over }
+        let moving = moving.map(Box::new);
+        PeerShard {
+            member,
+            decimals,
+            excursion: Excursion::NONE,
+            seq,
+            value,
+            older: None,
+            moving,
+            taken_over,
+        }
+    }
+
+    /// The same with what its owner has told of the time before it.
+    pub(crate) fn after(self, excursion: Excursion) -> PeerShard {
+        PeerShard { excursion, ..self }
+    }
+
+    /// Where it has been between the line before it and this one.
+    pub(crate) fn excursion(&self) -> Excursion {
+        self.excursion
     }
 
     /// Shards of departed members that are part of it.
@@ -211,17 +308,22 @@ impl PeerShard {
         }
     }
 
-    /// How far its estimate may be from the truth at a moment as of which the owner has vouched for it: the precision, what the
-    /// line moves while its moment is uncertain, and the rounding.
-    pub(crate) fn bound_units(&self) -> i128 {
-        match &self.moving {
-            None => 0,
-            Some(moving) => {
-                let skew = (moving.slope.abs() * moving.moment_error.0 as f64) as i128;
-                let rounding = if moving.slope == 0.0 { 0 } else { half_of_last(self.decimals) };
-                moving.precision_units.saturating_add(skew).saturating_add(rounding)
-            }
+    /// Its line at a moment, also before its own, and how far the truth may have been from that if the line held then: the
+    /// precision, what the line moves while its moment is uncertain, the clocks' drift and the rounding.
+    pub(crate) fn drawn(&self, moment: Micros, horizons: &Horizons) -> (Value, i128) {
+        let Some(moving) = &self.moving else { return (self.value, 0) };
+        if self.is_unanchored() && horizons.as_of(self.member).is_some() {
+            return (self.value, i128::MAX);
         }
+        let line = Line { anchor: self.value, slope: moving.slope, moment: moving.moment };
+        let until = moment.min(horizons.of(self.member));
+        let mut error = moving.precision_units;
+        if moving.slope != 0.0 {
+            let drift = line.age_micros(until).unsigned_abs() as f64 * DRIFT;
+            let skew = (moving.slope.abs() * (moving.moment_error.0 as f64 + drift + 1.0)) as i128;
+            error = error.saturating_add(skew).saturating_add(half_of_last(self.decimals));
+        }
+        (line.at(until), error)
     }
 
     /// As the rules of SET see it at this moment.
@@ -263,5 +365,37 @@ impl PeerShard {
                 Merged::Advanced
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excursion_is_rounded_up() {
+        for units in [0, 1, 2, 3, 100, 1 << 64, (1 << 90) + 1] {
+            let told = Excursion::at_most(units).units().unwrap();
+            assert!(told >= units && told <= units * 2, "{units} is told as {told}");
+        }
+        assert_eq!(Excursion::at_most(i128::MAX).units(), None);
+        assert_eq!(Excursion::INSIDE.over_a_gap(), Excursion::ANYWHERE);
+        assert_eq!(Excursion::NONE.over_a_gap(), Excursion::NONE);
+    }
+
+    #[test]
+    fn a_moment_is_known_once_every_member_has_vouched() {
+        let (horizons, now) = (Horizons::default(), Micros::from_millis(1_000));
+        assert_eq!(horizons.moment_known(now), Some(now), "alone, all is known");
+        horizons.add(MemberIndex(1));
+        assert_eq!(horizons.moment_known(now), None, "it was never heard of");
+        horizons.forget_past(Micros::from_millis(900));
+        horizons.set_as_of(MemberIndex(1), Micros::from_millis(800));
+        assert_eq!(horizons.moment_known(now), None, "what was then is not remembered");
+        horizons.set_as_of(MemberIndex(1), Micros(950_500));
+        assert_eq!(horizons.moment_known(now), Some(Micros::from_millis(950)), "in whole milliseconds");
+        assert!(horizons.past_needed() <= Micros::from_millis(950));
+        horizons.remove(MemberIndex(1));
+        assert_eq!(horizons.moment_known(now), Some(now));
     }
 }

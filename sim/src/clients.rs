@@ -252,10 +252,12 @@ impl Desk<'_, '_> {
                 .push(format!("n{host} does not answer GET BOUND with three parts"));
         };
         let [value, bound, age] = parts.as_slice() else { return };
-        // A node that can't claim anything says so by leaving out the bound.
+        // A node that can't claim anything says so by a bound that is wider than the range.
         if let (Some(value), Some(bound), Some(age)) = (value_of(value), value_of(bound), millis_of(age)) {
             let place = self.place(host);
             self.oracle.claimed(place, counter, Claim { value, bound, age }, &state, &members);
+        } else {
+            self.oracle.bounds_open += 1;
         }
     }
 }

@@ -3,8 +3,8 @@
 use crate::clients::{Clients, note_balances, place_of};
 use crate::faults::{Faults, Stage};
 use crate::oracle::{CounterId, Finding, Oracle};
-use crate::plan::Plan;
-use crate::process::{Program, Seq, value_of};
+use crate::plan::{Habit, Plan};
+use crate::process::{Program, Seq, text_of, value_of};
 use crate::trace::Trace;
 use crate::world::{Errand, World};
 use engine::time::Micros;
@@ -35,6 +35,9 @@ const QUIET_WATCH: Micros = Micros::from_secs(3);
 /// Most bytes per second from one node to another when nothing moves: heartbeats alone.
 const QUIET_BYTES_PER_SEC: u64 = 1_024;
 
+/// How old GET BOUND's knowledge is at most when nothing moves, in milliseconds: a heartbeat, and the slowest way with its stalls.
+const QUIET_AGE_MS: i64 = 1_000;
+
 /// What became of a seed.
 #[derive(Debug)]
 pub struct Report {
@@ -52,6 +55,8 @@ pub struct Report {
     pub requests: u64,
     /// Claims of GET BOUND that were checked.
     pub bounds_checked: u64,
+    /// Answers of GET BOUND that claimed nothing.
+    pub bounds_open: u64,
     /// Frames sent.
     pub frames: u64,
     /// The last lines of the trace, if kept.
@@ -85,6 +90,7 @@ pub fn run(program: &dyn Program, plan: &Plan, trace: Trace) -> Report {
         settled_after,
         requests: run.stage.clients.requests,
         bounds_checked: run.stage.oracle.bounds_checked,
+        bounds_open: run.stage.oracle.bounds_open,
         frames: run.stage.world.net.frames,
         lines: run.stage.world.trace.lines(),
     }
@@ -298,6 +304,34 @@ impl Run<'_> {
         if let Err(wrong) = self.verdict() {
             self.stage.oracle.violations.push(format!("it was settled, and then: {wrong}"));
         }
+        if let Err(wrong) = self.bounds_rest(&alive) {
+            self.stage.oracle.violations.push(wrong);
+        }
+    }
+
+    /// When all is quiet and everybody is there, GET BOUND says that what it reads is exact, and that it has just heard so.
+    fn bounds_rest(&mut self, alive: &[usize]) -> Result<(), String> {
+        for &host in alive {
+            let process = self.stage.world.hosts[host].process.as_deref().expect("it is alive");
+            if !self.stage.plan.has(Habit::Bound) || process.members().len() > alive.len() {
+                continue;
+            }
+            for counter in 0..self.stage.plan.counters {
+                let name = self.stage.clients.name(counter).to_vec();
+                let read = self.stage.world.execute(host, &[b"GET", &name]);
+                let claim = self.stage.world.execute(host, &[b"GET", &name, b"BOUND"]);
+                let Reply::Array(parts) = &claim else { return Err(format!("n{host} claims {claim:?}")) };
+                let is_fresh = matches!(parts.as_slice(), [value, Reply::Bulk(bound), Reply::Integer(ms)]
+                    if *value == read && bound.as_slice() == b"0" && *ms <= QUIET_AGE_MS);
+                if !is_fresh {
+                    let (read, claim) = (text_of(&read), text_of(&claim));
+                    return Err(format!(
+                        "n{host} reads c{counter} as {read} in quiet times, but claims {claim}"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The number of each own shard's last publication: (host, counter, seq).

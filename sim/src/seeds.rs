@@ -125,7 +125,7 @@ fn replay(program: &dyn Program, options: &Options) -> bool {
 
 fn run_swarm(program: &dyn Program, options: &Options) -> bool {
     let start = Instant::now();
-    let (mut done, mut requests, mut virtual_secs, mut bounds) = (0_u64, 0, 0, 0);
+    let (mut done, mut requests, mut virtual_secs, mut bounds, mut open_bounds) = (0_u64, 0, 0, 0, 0);
     let mut failed = Vec::new();
     let plan_of = |seed| options.plan(program, seed);
     swarm::run_all(program, options.seeds, options.threads, plan_of, |report| {
@@ -133,6 +133,7 @@ fn run_swarm(program: &dyn Program, options: &Options) -> bool {
         requests += report.requests;
         virtual_secs += report.lasted.secs();
         bounds += report.bounds_checked;
+        open_bounds += report.bounds_open;
         if !report.violations.is_empty() {
             failed.push(report.plan.seed);
             // A run with its history costs more, so only a failing seed is run with it.
@@ -149,7 +150,7 @@ fn run_swarm(program: &dyn Program, options: &Options) -> bool {
     let rate = done as f64 * 60.0 / secs;
     say(&format!(
         "{done} seeds in {secs:.1} s: {rate:.0} seeds per minute on {} threads; {virtual_secs} virtual seconds, \
-         {requests} requests, {bounds} bounds checked; {} failed{}\n",
+         {requests} requests, {bounds} bounds checked, {open_bounds} were open; {} failed{}\n",
         options.threads,
         failed.len(),
         failed.iter().map(|seed| format!(" {seed}")).collect::<String>(),

@@ -7,7 +7,7 @@
 use crate::time::Micros;
 
 /// How much faster or slower a peer's clock may run than ours, in millionths.
-const DRIFT_PPM: i64 = 500;
+pub(crate) const DRIFT_PPM: i64 = 500;
 
 /// Bounds of (peer's clock - our clock), microseconds.
 #[derive(Clone, Copy, Debug)]

@@ -141,6 +141,9 @@ impl Cluster {
     pub(super) fn note_as_of(&mut self, member: MemberIndex, sent: Seq, as_of: Option<Micros>) {
         let (Some(peer), Some(as_of)) = (self.peers.get_mut(&member), as_of) else { return };
         if peer.stream.head() >= sent && as_of > peer.as_of && self.members.index_of_live(member) {
+            if peer.as_of == Micros(0) {
+                self.node.keyspace.horizons.forget_past(self.now.monotonic);
+            }
             peer.as_of = as_of;
             self.node.keyspace.horizons.set_as_of(member, as_of);
         }
@@ -161,7 +164,8 @@ impl Cluster {
             && link.has_echoed
             && !link.outgoing.contains_key(&MemberIndex::SELF)
         {
-            link.outgoing.insert(MemberIndex::SELF, Outgoing { position: applied, walk: None });
+            link.outgoing
+                .insert(MemberIndex::SELF, Outgoing { position: applied, has_gaps: false, walk: None });
         }
         let Some(recovery) = &mut self.recovery else { return };
         if !recovery.waiting.contains(&member) {

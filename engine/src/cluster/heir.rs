@@ -39,7 +39,8 @@ impl Cluster {
             }
         });
         estate.found += handles.len();
-        if is_heir {
+        if is_heir && !handles.is_empty() {
+            self.node.keyspace.horizons.forget_past(self.now.monotonic);
             for handle in handles {
                 let (keyspace, now) = (&self.node.keyspace, self.now.monotonic);
                 keyspace.update_at(handle, Cause::Takeover, now, |counter| {

@@ -231,6 +231,9 @@ impl Cluster {
     /// A member is none any more: its shards stay until somebody has taken them over.
     pub(super) fn note_departure(&mut self, member: MemberIndex) {
         self.node.keyspace.horizons.remove(member);
+        if self.peers.get(&member).is_none_or(|peer| peer.as_of == Micros(0)) {
+            self.node.keyspace.horizons.forget_past(self.now.monotonic);
+        }
         if let Some(id) = self.link_of.get(&member).copied() {
             self.close(id, "the node was removed from the cluster");
         }
@@ -310,7 +313,7 @@ impl Cluster {
         if let Some(link) = self.links.get_mut(&id)
             && let Some(&origin) = link.indices.get(&theirs)
         {
-            link.outgoing.insert(origin, Outgoing { position, walk: None });
+            link.outgoing.insert(origin, Outgoing { position, has_gaps: false, walk: None });
         }
         Ok(())
     }

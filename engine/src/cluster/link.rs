@@ -30,6 +30,9 @@ pub(crate) enum Phase {
 pub(crate) struct Outgoing {
     /// Everything up to here has been sent.
     pub(crate) position: Seq,
+    /// Of a counter that was published more than once since, the peer gets the last only, here or in what follows up to the
+    /// head.
+    pub(crate) has_gaps: bool,
     /// A walk over all counters, under way because the ring does not reach back to `position`.
     pub(crate) walk: Option<Walk>,
 }

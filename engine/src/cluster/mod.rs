@@ -48,6 +48,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+pub(crate) use clock::DRIFT_PPM;
 pub use members::MemberState;
 pub use nodes_file::{NodesFileError, ResetEpoch};
 pub use planted::Planted;
@@ -484,6 +485,7 @@ impl Cluster {
         keyspace.horizons.add(member);
         if !keyspace.dirty.is_on() {
             keyspace.dirty.set_on(true);
+            keyspace.horizons.forget_past(self.now.monotonic);
             // After a CLUSTER RESET under the same id, others may hold what was counted before it.
             self.begin_recovery(&[member]);
         }
@@ -506,6 +508,7 @@ impl Cluster {
             self.publisher.stream.restart_at(recovery.recovered);
             self.publisher.stream.note_removed(recovery.recovered);
         }
+        self.node.keyspace.horizons.forget_past(self.now.monotonic);
         self.node.keyspace.is_recovering.store(false, std::sync::atomic::Ordering::Relaxed);
         self.publisher.set_incarnation(self.members.own().incarnation);
         self.sign();
@@ -624,6 +627,7 @@ impl Cluster {
     fn adopt_epoch(&mut self, epoch: ResetEpoch) {
         self.epoch = epoch;
         self.note_epoch();
+        self.node.keyspace.horizons.forget_past(self.now.monotonic);
         self.node.flush();
         self.publisher.clear();
         let members: Vec<(LinkId, Option<MemberIndex>)> =

@@ -5,8 +5,8 @@
 //! again at the track's deadlines. A publication gets the next sequence number and an entry in the own stream; the links
 //! take it from there.
 //!
-//! `as_of` is the moment up to which every own shard was within the precision of what is published: now, unless a
-//! shard's publication is held back by its pace, or work is waiting.
+//! `as_of` is the moment up to which every own shard was within the precision of what is published, or readers know where else
+//! it has been: now, unless a shard's publication is held back by its pace, or work is waiting.
 
 use crate::cluster::stream::Stream;
 use crate::counter::{Counter, Full};
@@ -15,8 +15,9 @@ use crate::keyspace::{Changed, Cursor, Handle, Keyspace};
 use crate::node::Node;
 use crate::prediction::{Line, Pace, Verdict};
 use crate::time::Micros;
+use crate::trail::Trail;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
 /// Between two looks at what clients have changed, when little is changing.
 const QUICK: Micros = Micros::from_millis(2);
@@ -46,6 +47,8 @@ pub(crate) struct Publisher {
     /// Counters whose deviation is over their precision and not published.
     overdue: BTreeSet<(Micros, Handle)>,
     overdue_of: std::collections::BTreeMap<Handle, Micros>,
+    /// Counters with a trail, each with the moment before which it is needed; nearly in order of time.
+    trails: VecDeque<(Micros, Handle)>,
     /// Where the walk stands that publishes what was never published; `None`: done.
     first_walk: Option<Cursor>,
     next_look: Micros,
@@ -68,6 +71,7 @@ impl Publisher {
             deadlines: BinaryHeap::new(),
             overdue: BTreeSet::new(),
             overdue_of: std::collections::BTreeMap::new(),
+            trails: VecDeque::new(),
             first_walk: None,
             next_look: Micros(0),
             last_look: Micros(0),
@@ -112,6 +116,7 @@ impl Publisher {
         self.ask_due(keyspace, pace, now);
         node.stats.note_predictions(std::mem::take(&mut self.kept), self.published - self.reported);
         self.reported = self.published;
+        self.forget_pasts(keyspace);
     }
 
     /// Whether everything that clients had changed by now has been looked at.
@@ -211,20 +216,39 @@ impl Publisher {
             return;
         }
         let Some(track) = &mut full.track else { return };
-        let verdict = match is_written {
+        let (promised, last_look) = (track.promised_units(), self.last_look.max(track.published()));
+        if let Some(trail) = &mut full.trail {
+            let since = track.overdue_since(now).map_or(last_look, |overdue| overdue.min(last_look));
+            trail.note_look(own.units(), track.line().at(now).units(), promised, since);
+        }
+        let strayed = full.trail.as_deref().and_then(Trail::strayed_since);
+        let mut verdict = match is_written {
             true => track.on_write(now, own, precision, pace),
             false => track.on_deadline(now, own, precision, pace),
         };
-        let overdue = track.overdue_since(now);
+        if let (Verdict::Wait { deadline }, Some(_)) = (&mut verdict, strayed) {
+            // It is back: readers must still learn where it has been, or nothing can be vouched for.
+            let allowed = track.published() + pace.sustained;
+            if track.overdue_since(now).is_none() && now >= allowed {
+                verdict = track.publish_anyway(now, own, precision, pace);
+            } else {
+                *deadline = (*deadline).min(allowed.max(now + pace.interval));
+            }
+        }
+        let mut overdue = track.overdue_since(now);
         match verdict {
             Verdict::Wait { deadline } => {
                 self.kept += u64::from(is_written);
                 full.deadline = deadline;
+                full.deadline = deadline.min(track.breaks_at(now));
                 self.schedule(handle, full);
+                overdue = overdue.into_iter().chain(strayed).min();
             }
             Verdict::Publish { line: _, deadline } => {
-                full.deadline = deadline;
-                full.published_precision = precision;
+                full.deadline = deadline.min(track.breaks_at(now));
+                let trail = full.trail.as_deref_mut();
+                let excursion = trail.map_or(0, |trail| trail.take_excursion(own.units(), promised));
+                full.note_excursion(Some(excursion));
                 self.note_published(keyspace, handle, full, false);
                 self.schedule(handle, full);
             }
@@ -232,20 +256,61 @@ impl Publisher {
             Verdict::Rest => return self.publish_exact(keyspace, handle, counter),
         }
         self.note_overdue(handle, overdue);
+        self.note_trail(handle, counter);
+    }
+
+    /// Sees to it that what a counter remembers of its past is forgotten in time.
+    pub(crate) fn note_trail(&mut self, handle: Handle, counter: &mut Counter) {
+        if let Some(trail) = counter.full_mut().and_then(|full| full.trail.as_mut())
+            && !trail.is_listed
+        {
+            trail.is_listed = true;
+            self.trails.push_back((trail.last(), handle));
+        }
+    }
+
+    /// Forgets what nobody asks for any more.
+    fn forget_pasts(&mut self, keyspace: &Keyspace) {
+        let needed = keyspace.horizons.past_needed();
+        for _ in 0..STEP {
+            let Some(&(last, handle)) = self.trails.front() else { break };
+            if last >= needed {
+                break;
+            }
+            self.trails.pop_front();
+            keyspace.with_at(handle, |counter| {
+                let Some(full) = counter.full_mut() else { return };
+                let Some(trail) = &mut full.trail else { return };
+                trail.is_listed = false;
+                if trail.forget_before(needed) {
+                    full.trail = None;
+                }
+                self.note_trail(handle, counter);
+            });
+        }
+        if self.trails.is_empty() && self.trails.capacity() > STEP {
+            self.trails = VecDeque::new();
+        }
     }
 
     /// Publishes the own shard as it is: flat and exact.
     fn publish_exact(&mut self, keyspace: &Keyspace, handle: Handle, counter: &mut Counter) {
         let is_zero = counter.is_own_zero();
+        let own = counter.own().units();
         let full = counter.make_full();
         full.is_restated = false;
-        full.track = None;
+        // A shard that is restated has lost its line: where it has been beside that is not known.
+        let promised = full.track.take().map(|track| track.promised_units());
+        let trail = full.trail.as_deref_mut();
+        let excursion = trail.map_or(Some(0), |trail| Some(trail.take_excursion(own, promised?)));
+        full.note_excursion(excursion);
         full.deadline = Micros::NEVER;
         self.note_published(keyspace, handle, full, is_zero);
         self.note_overdue(handle, None);
         if counter.is_balanced() {
             self.balanced.push(handle);
         }
+        self.note_trail(handle, counter);
     }
 
     fn note_published(&mut self, keyspace: &Keyspace, handle: Handle, full: &mut Full, is_zero: bool) {
@@ -313,6 +378,7 @@ impl Publisher {
         self.deadlines.clear();
         self.overdue.clear();
         self.overdue_of.clear();
+        self.trails.clear();
         self.first_walk = None;
         let head = self.stream.head();
         self.stream.restart_at(head);
@@ -321,8 +387,8 @@ impl Publisher {
 
 /// The line that an own shard has published last, and how far the truth may be from it.
 pub(crate) fn published_line(counter: &Counter, now: Micros) -> (Line, Option<i128>) {
-    match counter.full().and_then(|full| full.track.as_ref().map(|track| (full, track))) {
+    match counter.full().and_then(|full| full.track.as_deref()) {
         None => (Line::flat(counter.own(), now), None),
-        Some((full, track)) => (*track.line(), Some(full.published_precision)),
+        Some(track) => (*track.line(), Some(track.promised_units())),
     }
 }

@@ -77,6 +77,10 @@ impl Cluster {
         let now = self.now.monotonic;
         let Some(mut link) = self.links.remove(&id) else { return Ok(()) };
         link.clock.note_arrival(header.stamp, now);
+        if !header.is_complete {
+            // For a walk over all counters a trail of each would be too much: of what was before, GET BOUND says nothing.
+            self.node.keyspace.horizons.forget_past(now);
+        }
         let origin =
             link.indices.get(&header.origin).copied().filter(|origin| self.is_wanted(&link, *origin));
         let result = self.apply_all(&mut link, origin, &header, reader);
@@ -197,6 +201,9 @@ impl Cluster {
                 precision_units: line.precision.units(),
             }
         });
+        let horizons = &self.node.keyspace.horizons;
+        // A copy of everything leaves no trail of what was before, see `receive_updates`.
+        let vouched = horizons.as_of(origin).filter(|as_of| *as_of != Micros(0) && header.is_complete);
         let result = self.node.keyspace.update_named(name, now, true, cause, |counter| {
             let copy =
                 counter.full().and_then(|full| full.peers().iter().find(|peer| peer.member() == origin));
@@ -241,8 +248,17 @@ impl Cluster {
             }
             let taken = update.taken_over.clone();
             let shard = PeerShard::new(origin, update.seq, update.value, update.decimals, moving, taken);
-            Ok(counter.merge(shard, generation, now) == Merged::Advanced)
+            let shard = shard.after(update.excursion);
+            let merged = match vouched {
+                Some(vouched) => counter.merge_remembering(shard, generation, (now, vouched), horizons),
+                None => counter.merge(shard, generation, now),
+            };
+            Ok(merged == Merged::Advanced)
         });
+        if let Ok((true, handle)) = result {
+            let publisher = &mut self.publisher;
+            self.node.keyspace.with_at(handle, |counter| publisher.note_trail(handle, counter));
+        }
         match result {
             Ok((true, handle)) => (Applied::Advanced, Some(handle)),
             Ok((false, handle)) => (Applied::Known, Some(handle)),

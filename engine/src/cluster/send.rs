@@ -9,6 +9,7 @@ use crate::counter::Counter;
 use crate::generation::Record;
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::Handle;
+use crate::shard::Excursion;
 use crate::takeover::TakenOver;
 use crate::time::Micros;
 use crate::value::Value;
@@ -95,7 +96,7 @@ impl Cluster {
             self.pump_walk(link, origin, out);
         } else if out.position >= stream.head() {
         } else if out.position != Seq::ZERO && stream.covers(out.position) {
-            self.pump_ring(link, origin, out.position);
+            self.pump_ring(link, origin, out);
         } else {
             let from = if stream.is_below_removed(out.position) { Seq::ZERO } else { out.position };
             let walk = Walk { cursor: 0, target: stream.head(), from, is_first_frame: true };
@@ -104,8 +105,8 @@ impl Cluster {
         }
     }
 
-    fn pump_ring(&mut self, link: &mut Link, origin: MemberIndex, position: Seq) {
-        let now = self.now.monotonic;
+    fn pump_ring(&mut self, link: &mut Link, origin: MemberIndex, out: Outgoing) {
+        let (now, position) = (self.now.monotonic, out.position);
         let Some(stream) = self.stream_of(origin) else { return };
         let head = stream.head();
         let entries: Vec<(Seq, Handle)> = stream.behind(position).take(FRAME_ENTRIES).collect();
@@ -123,10 +124,13 @@ impl Cluster {
         };
         let mut updates = Vec::new();
         let mut len = 0;
+        let mut has_gaps = out.has_gaps;
         for &(seq, handle) in &entries {
             let needs_record = |record_seq: Seq| record_seq > position;
             self.node.keyspace.with_at(handle, |counter| {
-                if let Some(state) = state_of(counter, origin, now, needs_record)
+                let state = state_of(counter, origin, now, needs_record);
+                has_gaps |= state.as_ref().is_some_and(|state| state.seq != seq);
+                if let Some(state) = state
                     && state.seq == seq
                 {
                     len += state.name.len()
@@ -145,11 +149,15 @@ impl Cluster {
             header.as_of_age = Some(now.since(self.publisher.as_of(&self.node.keyspace, now)));
         }
         let mut frames = Frames::new(header);
-        for (handle, state) in &updates {
+        for (handle, state) in &mut updates {
+            if has_gaps {
+                state.excursion = state.excursion.over_a_gap();
+            }
             let name = link.names_out.refer(*handle, &state.name);
             frames.push(&state.update(name, now));
         }
-        link.outgoing.insert(origin, Outgoing { position: to, walk: None });
+        let has_gaps = has_gaps && to != head;
+        link.outgoing.insert(origin, Outgoing { position: to, has_gaps, walk: None });
         self.post(link, frames);
     }
 
@@ -189,7 +197,7 @@ impl Cluster {
         (header.is_complete, header.is_after_walk) = (true, true);
         header.full_copy = FullCopy { begins: false, ends: is_full_copy };
         self.post(link, Frames::new(header));
-        link.outgoing.insert(origin, Outgoing { position: walk.target, walk: None });
+        link.outgoing.insert(origin, Outgoing { position: walk.target, has_gaps: false, walk: None });
     }
 
     fn post(&mut self, link: &mut Link, frames: Frames) {
@@ -214,6 +222,7 @@ struct State {
     seq: Seq,
     value: Value,
     decimals: u8,
+    excursion: Excursion,
     /// Slope, moment, error, precision.
     moving: Option<(f32, Micros, Micros, Value)>,
     era: Era,
@@ -229,6 +238,7 @@ impl State {
             seq: self.seq,
             value: self.value,
             decimals: self.decimals,
+            excursion: self.excursion,
             moving: self.moving.map(|(slope, moment, error, precision)| MovingLine {
                 slope,
                 age: stamp.0.wrapping_sub(moment.0) as i64,
@@ -270,6 +280,7 @@ fn state_of(
             seq: full.seq,
             value: line.anchor,
             decimals: counter.decimals().max(line.anchor.decimals()),
+            excursion: full.excursion,
             moving,
             era: if is_told && !generation.is_zero() { Era::AsBefore } else { era_of(generation) },
             record: record.filter(|_| !is_told).cloned(),
@@ -286,6 +297,7 @@ fn state_of(
         seq: shard.seq(),
         value: shard.value(),
         decimals: shard.decimals().max(shard.value().decimals()),
+        excursion: shard.excursion(),
         moving,
         era: era_of(shard.generation(record_generation)),
         record: record.cloned(),

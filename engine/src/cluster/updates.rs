@@ -20,7 +20,8 @@
 //! | name | bytes | if the name is new or literal |
 //! | incarnation | unsigned | flag: otherwise that of the update before, at first that of `to` |
 //! | n | signed | distance from the n of the update before, at first from that of `from` |
-//! | decimals | u8 | most decimals ever used; +32 if a value with fewer follows |
+//! | decimals | u8 | most decimals ever used; +32 if a value with fewer follows, +64 if an excursion does |
+//! | excursion | u8 | if +64: where the shard has been since the line before this, see `Excursion` |
 //! | value | u8 if +32, signed | decimals of the number, then the number without its point |
 //! | slope | f32 | moving: units of 10^-17 per microsecond |
 //! | age | signed | moving: stamp - moment of the line, microseconds |
@@ -34,7 +35,7 @@ use crate::cluster::wire::{DecodeError, Decoded, Put, Reader};
 use crate::counter::MAX_NAME_LEN;
 use crate::generation::{Observed, Record};
 use crate::ids::{Generation, MemberIndex, Seq};
-use crate::shard::MAX_MEMBERS;
+use crate::shard::{Excursion, MAX_MEMBERS};
 use crate::takeover::TakenOver;
 use crate::time::Micros;
 use crate::value::Value;
@@ -95,6 +96,7 @@ pub(crate) struct Update<'a> {
     pub(crate) seq: Seq,
     pub(crate) value: Value,
     pub(crate) decimals: u8,
+    pub(crate) excursion: Excursion,
     pub(crate) moving: Option<MovingLine>,
     pub(crate) era: Era,
     /// Members in it are the sender's indices.
@@ -227,13 +229,18 @@ impl Update<'_> {
 
     fn put_shard_value(&self, frame: &mut Vec<u8>) {
         let used = self.value.decimals();
+        let has_excursion = self.excursion != Excursion::NONE;
+        let excursion = if has_excursion { WITH_EXCURSION } else { 0 };
+        let fewer = if used == self.decimals { 0 } else { WITH_FEWER };
+        frame.put_u8(self.decimals | fewer | excursion);
+        if has_excursion {
+            frame.put_u8(self.excursion.0);
+        }
         if used == self.decimals {
-            frame.put_u8(used);
             let mut text = Vec::new();
             text.put_value(self.value);
             frame.extend_from_slice(&text[1..]);
         } else {
-            frame.put_u8(self.decimals | WITH_FEWER);
             frame.put_value(self.value);
         }
     }
@@ -241,6 +248,9 @@ impl Update<'_> {
 
 /// Added to the decimals if those of the value itself follow.
 const WITH_FEWER: u8 = 32;
+
+/// Added to the decimals if an excursion follows.
+const WITH_EXCURSION: u8 = 64;
 
 /// Reads the next update of a frame.
 pub(crate) fn decode_update<'a>(reader: &mut Reader<'a>, previous: &mut Previous) -> Decoded<Update<'a>> {
@@ -264,7 +274,7 @@ pub(crate) fn decode_update<'a>(reader: &mut Reader<'a>, previous: &mut Previous
     let n = n.and_then(|n| u64::try_from(n).ok()).ok_or(DecodeError { what: "n" })?;
     let seq = Seq { incarnation, n };
     *previous = Previous(seq);
-    let (value, decimals) = read_shard_value(reader)?;
+    let (value, decimals, excursion) = read_shard_value(reader)?;
     let moving = match has(flag::MOVING) {
         false => None,
         true => Some(MovingLine {
@@ -281,20 +291,24 @@ pub(crate) fn decode_update<'a>(reader: &mut Reader<'a>, previous: &mut Previous
     };
     let record = if has(flag::RECORD) { Some(read_record(reader)?) } else { None };
     let taken_over = if has(flag::TAKEN_OVER) { read_taken_over(reader)? } else { Vec::new() };
-    Ok(Update { name, seq, value, decimals, moving, era, record, taken_over })
+    Ok(Update { name, seq, value, decimals, excursion, moving, era, record, taken_over })
 }
 
-fn read_shard_value(reader: &mut Reader<'_>) -> Decoded<(Value, u8)> {
+fn read_shard_value(reader: &mut Reader<'_>) -> Decoded<(Value, u8, Excursion)> {
     let first = reader.u8("decimals")?;
-    let decimals = first & !WITH_FEWER;
+    let decimals = first & !(WITH_FEWER | WITH_EXCURSION);
     if decimals > Value::DECIMALS {
         return Err(DecodeError { what: "decimals" });
     }
+    let excursion = match first & WITH_EXCURSION {
+        0 => Excursion::NONE,
+        _ => Excursion(reader.u8("excursion")?),
+    };
     let value = match first & WITH_FEWER {
         0 => reader.value_with(decimals, "value")?,
         _ => reader.value("value")?,
     };
-    Ok((value, decimals))
+    Ok((value, decimals, excursion))
 }
 
 /// Generation, value, flag, count, then per observation: member, generation, seq, value.
@@ -388,6 +402,7 @@ mod tests {
             seq: header.to,
             value: value(123_456 * Value::ONE.units()),
             decimals: 0,
+            excursion: Excursion::NONE,
             moving: Some(MovingLine { slope: 1e14, age: -300, error: Micros(0), precision: Value::ONE }),
             era: Era::AsBefore,
             record: None,
@@ -403,7 +418,7 @@ mod tests {
         fn updates_read_back_what_was_put(
             units in -(10i128.pow(37))..=10i128.pow(37), n in 0u64..1 << 60, incarnation: u32, decimals in 0u8..=17,
             slope in -1e30f32..1e30, age: i64, name in proptest::collection::vec(any::<u8>(), 0..40), how in 0..3,
-            is_moving: bool, with_record: bool,
+            is_moving: bool, with_record: bool, excursion: u8,
         ) {
             let generation = Generation { time: n, author: n ^ 77 };
             let observed = Observed { member: MemberIndex(3), generation, seq: Seq { incarnation, n }, value: value(-units) };
@@ -412,6 +427,7 @@ mod tests {
                 seq: Seq { incarnation, n },
                 value: value(units),
                 decimals: decimals.max(value(units).decimals()),
+                excursion: Excursion(excursion),
                 moving: is_moving.then_some(MovingLine { slope, age, error: Micros(12), precision: value(units.abs()) }),
                 era: if with_record { Era::Is(generation) } else { Era::AsBefore },
                 record: with_record.then(|| Record { generation, value: value(units), is_deletion: true, observed: vec![observed] }),

@@ -11,6 +11,9 @@ const NAME: Arg = Arg::new("name", Key);
 const GET_OPTIONS: &[Arg] = &[Arg::word("state", "STATE"), Arg::word("bound", "BOUND")];
 const AMOUNT: Arg = Arg::new("amount", Double);
 
+/// The bound where nothing can be said: as far as the two ends of the range are apart.
+const ANYTHING: &[u8] = b"200000000000000000000";
+
 pub(super) const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         name: "incr",
@@ -78,8 +81,8 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         name: "get",
         summary: "Answers a counter's value, zero if it does not exist. STATE adds whether every node is heard of; \
-                  BOUND answers the value at a moment, how far the truth of that moment was from it at most, and \
-                  how many milliseconds ago that was.",
+                  BOUND answers a value, how far the counter was from it at most at a moment, and how many \
+                  milliseconds ago that was; a bound of 200000000000000000000 says that it is not known.",
         since: "1.0.0",
         group: Group::Counter,
         flags: &[Readonly, Fast],
@@ -170,7 +173,10 @@ fn get(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
             let bounded = node.keyspace.bound(name, now);
             ctx.reply.array(3);
             ctx.reply_value(bounded.value);
-            ctx.reply_value(bounded.bound);
+            match bounded.bound {
+                Some(bound) => ctx.reply_value(bound),
+                None => ctx.reply.bulk(ANYTHING),
+            }
             ctx.reply.integer(bounded.age.0.div_ceil(1_000) as i64);
         }
         Some(word) => return Err(ClientError::quoting("ERR Unknown GET option '", word, "'")),

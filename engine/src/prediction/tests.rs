@@ -55,8 +55,12 @@ impl Owner {
         self.look();
     }
 
+    fn promised(&self) -> i128 {
+        self.track.as_ref().map_or(0, Track::promised_units)
+    }
+
     fn look(&mut self) {
-        let is_within = self.deviation() <= self.precision;
+        let is_within = self.deviation() <= self.promised();
         self.seen_off = if is_within { Micros::NEVER } else { self.seen_off.min(self.now) };
     }
 
@@ -342,6 +346,24 @@ fn steps_coarser_than_the_precision_are_not_published_in_vain() {
 }
 
 #[test]
+fn a_raised_precision_is_claimed_with_the_next_line() {
+    let (pace, mut track) = (Pace::default(), Track::start(Micros::from_secs(1), Value::ZERO));
+    let write = |track: &mut Track, at, units, precision| {
+        track.on_write(at, Value::from_units(units).unwrap(), precision, &pace)
+    };
+    let at = Micros::from_secs(1);
+    assert!(matches!(write(&mut track, at, ONE, ONE), Verdict::Publish { .. }));
+    assert_eq!(track.promised_units(), ONE);
+    // Readers were told 1: a write of 3 is news to them, whatever the owner thinks by now.
+    let later = at + Micros::from_secs(1);
+    assert!(matches!(write(&mut track, later, 4 * ONE, 100 * ONE), Verdict::Publish { .. }));
+    assert_eq!(track.promised_units(), 100 * ONE);
+    let later = later + Micros::from_secs(1);
+    assert!(matches!(write(&mut track, later, 90 * ONE, 100 * ONE), Verdict::Wait { .. }));
+    assert_eq!(track.overdue_since(later), None);
+}
+
+#[test]
 fn overdue_is_known_before_the_deadline_is_handled() {
     let mut owner = Owner::new(ONE);
     owner.stream(500, Micros::from_millis(10), ONE);
@@ -410,7 +432,7 @@ fn writes() -> impl Strategy<Value = Vec<(u64, i64)>> {
 
 proptest! {
     #[test]
-    fn deviation_never_exceeds_precision_without_being_overdue(
+    fn deviation_never_exceeds_what_was_promised_without_being_overdue(
         writes in writes(),
         precision in prop_oneof![Just(ONE), Just(0), Just(ONE / 10), Just(20 * ONE)],
     ) {
@@ -422,7 +444,7 @@ proptest! {
                 } else {
                     owner.write(i128::from(change) * ONE / 1_000);
                 }
-                if owner.deviation() > owner.precision {
+                if owner.deviation() > owner.promised() {
                     let since = owner.track.as_ref().and_then(|track| track.overdue_since(owner.now));
                     prop_assert!(since.is_some(), "off by {} and not overdue", owner.deviation());
                     prop_assert!(since.is_some_and(|since| since <= owner.seen_off));

@@ -1,13 +1,17 @@
-//! GET BOUND: `[value, bound, age_ms]` is a promise, and this is the only place that says which.
+//! GET BOUND: `[value, bound, age_ms]` is a promise (`docs/decisions/get-bound.md`), and this is what is checked of it.
 //!
-//! *Every other member's part was, at some moment of the last `age_ms`, what `value` takes it for, give or take `bound`
-//! for all parts together; the own part is exact.* Whatever a stricter reading of DESIGN.md section 2 is agreed on
-//! implies this one. In particular a line that is drawn out for a dead member breaks it as soon as it is off by more
-//! than the bound, since the truth stands still while the age grows.
+//! 1. *The counter as it was `age_ms` ago was within `bound` of `value`*: every part at that one moment, the own one too.
+//! 2. *What the node has counted itself is in `value`, all of it*, and every other member's part is what it was at some moment
+//!    of the last `age_ms`: who has just incremented a counter reads that, and the bound covers the difference.
 //!
-//! The promise is about the generation that the reader is in; but it must know every SET that is older than `age_ms`.
+//! In particular a line that is drawn out for a dead member breaks it as soon as it is off by more than the bound, since
+//! the truth stands still while the age grows.
+//!
+//! A SET voids what it has seen, so the promise is about the generation that the reader is in; it must know every SET that is
+//! older than `age_ms`. If the one that it is in is younger, then what that had seen cannot be told from what was counted
+//! before the moment: each part may then be what it was at any time from the moment to the SET.
 
-use super::{CounterId, Oracle, Place};
+use super::{CounterId, Oracle, Place, Range};
 use crate::process::CounterState;
 use engine::NodeId;
 use engine::time::Micros;
@@ -41,17 +45,21 @@ impl Oracle {
     ) {
         self.bounds_checked += 1;
         self.look(place, counter, state);
-        let from = place.now.since(claim.age + slack(claim.age));
+        let moment = place.now.since(claim.age);
+        let (from, until) = (moment.since(slack(claim.age)), moment + slack(claim.age));
         let ledger = self.ledger(place, counter);
         let generation = ledger.in_force(state.generation);
-        let truth = ledger.expected(generation, |id| {
+        let set_at = generation.and_then(|made| ledger.sets.get(&made)).map_or(Micros(0), |set| set.at);
+        let part = |id: NodeId, to: Micros| {
             let Some(author) = ledger.authors.get(&id) else { return ledger.offset(id, generation) };
-            if id == place.id {
-                return author.now();
-            }
-            let moment = author.between(from, place.now);
-            let is_known = members.contains(&id) || state.peers.contains_key(&id);
-            if is_known { moment } else { moment.hull(ledger.offset(id, generation)) }
+            let part = author.between(from, to);
+            let is_known = id == place.id || members.contains(&id) || state.peers.contains_key(&id);
+            if is_known { part } else { part.hull(ledger.offset(id, generation)) }
+        };
+        let truth = ledger.expected(generation, |id| part(id, until.max(set_at)));
+        let fresh = ledger.expected(generation, |id| match ledger.authors.get(&id) {
+            Some(author) if id == place.id => author.now(),
+            Some(_) | None => part(id, place.now),
         });
         let missed = ledger.sets.range((generation.unwrap_or_default())..).find(|(made, set)| {
             Some(**made) > generation
@@ -61,11 +69,13 @@ impl Oracle {
         });
         let missed = missed
             .map(|(made, set)| format!("SET {} as {made:?}, older than that, is unknown here", set.value));
-        let is_within = truth.widened(claim.bound.units()).contains(claim.value.units());
         let text =
             format!("GET BOUND says {} +-{} as of {} ms ago", claim.value, claim.bound, claim.age.millis());
-        if !is_within {
+        let is_within = |truth: Range| truth.widened(claim.bound.units()).contains(claim.value.units());
+        if !is_within(truth) {
             self.complain(place, counter, format!("{text}, but the truth was {truth}"));
+        } else if !is_within(fresh) {
+            self.complain(place, counter, format!("{text}, but since then the truth was {fresh} only"));
         }
         if let Some(missed) = missed {
             self.complain(place, counter, format!("{text}, but {missed}"));

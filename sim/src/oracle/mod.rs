@@ -88,6 +88,8 @@ pub struct Oracle {
     pub violations: Vec<String>,
     /// How many claims of GET BOUND were checked.
     pub bounds_checked: u64,
+    /// How often GET BOUND answered that it can say nothing.
+    pub bounds_open: u64,
 }
 
 impl Oracle {

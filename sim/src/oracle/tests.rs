@@ -124,7 +124,7 @@ fn a_set_that_has_seen_what_its_node_did_not_read_is_noticed() {
 }
 
 #[test]
-fn a_bound_holds_for_some_moment_of_its_age() {
+fn a_bound_holds_for_the_moment_that_is_claimed() {
     // 5 at 1 s, 3 at 2 s, 13 at 3 s.
     let is_kept = |claim: Claim, ms: u64| {
         let mut oracle = after_increments(&[5, -2, 10]);
@@ -136,6 +136,17 @@ fn a_bound_holds_for_some_moment_of_its_age() {
     assert!(!is_kept(claim(3, 1, 500), 4_000), "it was so longer ago");
     assert!(is_kept(claim(3, 10, 500), 4_000), "a wide bound is right");
     assert!(!is_kept(claim(20, 1, 60_000), 64_000), "a line drawn out for a node that stands still");
+    assert!(!is_kept(claim(13, 9, 500), 3_200), "it is so now, but was 3 at that moment");
+    assert!(!is_kept(claim(10, 6, 1_500), 4_000), "it was 3 at that moment and is 13");
+}
+
+#[test]
+fn a_claim_holds_all_that_its_node_has_counted() {
+    let mut oracle = after_increments(&[5, -2, 10]);
+    oracle.claimed(place(1, 3_200), 0, claim(13, 10, 500), &counted(13, 3), &[id(1), id(2)]);
+    assert!(oracle.violations.is_empty(), "{:?}", oracle.violations);
+    oracle.claimed(place(1, 3_200), 0, claim(3, 0, 500), &counted(13, 3), &[id(1), id(2)]);
+    assert_eq!(oracle.violations.len(), 1, "its client has just been told 13");
 }
 
 #[test]
