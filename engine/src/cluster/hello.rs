@@ -190,8 +190,9 @@ impl Cluster {
     }
 
     /// Gives an index to a departed member that somebody still speaks of; it may have had one that was released.
-    fn revive(&mut self, node: NodeId) -> Option<MemberIndex> {
+    pub(super) fn revive(&mut self, node: NodeId) -> Option<MemberIndex> {
         let ours = self.members.add_departed(node, self.now.monotonic).ok()?;
+        self.peers.entry(ours).or_default();
         for link in self.links.values_mut() {
             let theirs = link.ids.iter().filter(|(_, id)| *id == node).map(|(theirs, _)| *theirs);
             link.indices.extend(theirs.map(|theirs| (theirs, ours)));

@@ -139,14 +139,14 @@ impl Cluster {
             let Some(origin) = origin else { continue };
             link.carried.updates_received += 1;
             if let Some(record) = &mut update.record {
-                translate(record, link);
+                self.translate(record, link);
                 self.node.keyspace.note_generation(record.generation);
             }
             if let Era::Is(generation) = update.era {
                 self.node.keyspace.note_generation(generation);
             }
-            update.taken_over.retain_mut(|taken| match link.indices.get(&taken.member) {
-                Some(&ours) => {
+            update.taken_over.retain_mut(|taken| match self.index_behind(link, taken.member) {
+                Some(ours) => {
                     taken.member = ours;
                     true
                 }
@@ -323,15 +323,31 @@ impl Cluster {
             });
         }
     }
-}
 
-/// Puts our indices of members in the place of the peer's.
-fn translate(record: &mut Record, link: &Link) {
-    record.observed.retain_mut(|observed| match link.indices.get(&observed.member) {
-        Some(&ours) => {
-            observed.member = ours;
-            true
+    /// Our index of a member that the peer speaks of. Nothing was kept here any more of a departed one: it gets an index again,
+    /// since what a SET has seen of it may be needed yet.
+    fn index_behind(&mut self, link: &mut Link, theirs: MemberIndex) -> Option<MemberIndex> {
+        if let Some(&ours) = link.indices.get(&theirs) {
+            return Some(ours);
         }
-        None => false,
-    });
+        let (_, node) = *link.ids.iter().find(|(index, _)| *index == theirs)?;
+        let known = self.members.index_of(node).or_else(|| self.members.departed_index_of(node));
+        let ours = match known {
+            Some(ours) => ours,
+            None => self.revive(node)?,
+        };
+        link.indices.insert(theirs, ours);
+        Some(ours)
+    }
+
+    /// Puts our indices of members in the place of the peer's.
+    fn translate(&mut self, record: &mut Record, link: &mut Link) {
+        record.observed.retain_mut(|observed| match self.index_behind(link, observed.member) {
+            Some(ours) => {
+                observed.member = ours;
+                true
+            }
+            None => false,
+        });
+    }
 }
