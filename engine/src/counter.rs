@@ -659,7 +659,10 @@ impl Counter {
     pub(crate) fn is_zero(&self) -> bool {
         self.reads_zero(|full, shard| {
             // A flat line at zero is not the end: the truth may stray by the precision until the shard rests.
-            shard.moving().is_none() && shard.generation(full.record_generation()) >= full.record_generation()
+            // One that is zero need not be restated: its owner may have removed it, and has nothing to say any more.
+            shard.moving().is_none()
+                && (shard.value().is_zero()
+                    || shard.generation(full.record_generation()) >= full.record_generation())
         })
     }
 
