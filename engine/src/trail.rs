@@ -242,6 +242,8 @@ impl Trail {
                 return found;
             }
             found = include(found, part.widened(replaced.spread));
+            // If publications between the two were left out, it may have stood still while its line ran on.
+            found = include(found, view.anchor(replaced.shard.as_ref()));
             let next = before.next();
             let (anchor, excursion) = view.said(next.map_or(current, |next| next.shard.as_ref()))?;
             found = include(found, part.including(anchor).widened(excursion));
@@ -301,8 +303,13 @@ impl View<'_> {
 
     /// What a shard counted when it was published, and how far it had been outside of all between that and the line before.
     fn said(&self, shard: Option<&PeerShard>) -> Option<(Span, i128)> {
-        let Some(shard) = shard else { return Some((Span::exactly(0), 0)) };
-        Some((self.counted(&shard.as_published(self.generation())), shard.excursion().units()?))
+        let excursion = shard.map_or(Some(0), |shard| shard.excursion().units())?;
+        Some((self.anchor(shard), excursion))
+    }
+
+    /// What a shard counted when it was published.
+    fn anchor(&self, shard: Option<&PeerShard>) -> Span {
+        shard.map_or(Span::exactly(0), |shard| self.counted(&shard.as_published(self.generation())))
     }
 
     /// What a shard counts. One that the SET's author has seen may have moved on since, along the same line: then its copy
@@ -386,6 +393,21 @@ mod tests {
         assert_eq!(at(ms(1_400)), span(8, 12), "its owner has vouched for it");
         assert_eq!(at(ms(1_900)), span(8, 100), "it was replaced some time between");
         assert_eq!(at(ms(2_000)), span(100, 100));
+    }
+
+    #[test]
+    fn a_line_that_ran_on_alone_does_not_hide_where_it_began() {
+        let horizons = Horizons::default();
+        horizons.follow(OTHER, Micros::from_secs(9));
+        let view = View { record: None, horizons: &horizons };
+        let steep = Moving { slope: 1e-3, moment: ms(1_000), moment_error: Micros(0), precision_units: 1 };
+        let seq = Seq { incarnation: 1, n: 1 };
+        let line = PeerShard::new(OTHER, seq, Value::from_units(30).unwrap(), 17, Some(steep), Vec::new());
+        let mut trail = Trail::default();
+        trail.note_replaced(OTHER, Some(line), (ms(5_000), ms(1_100)), &view);
+        // A flat line at 30 was left out between the two: the link was cut.
+        let told = trail.peer_at(OTHER, ms(4_000), Some(&shard(9, 40, None)), &view).unwrap();
+        assert!(told.low <= 30 && told.high >= 40, "{told:?}");
     }
 
     #[test]
