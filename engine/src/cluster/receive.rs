@@ -154,7 +154,8 @@ impl Cluster {
             });
             let (applied, handle) = self.apply(link, origin, &name, &update, header);
             match applied {
-                Applied::Advanced if is_next && origin != MemberIndex::SELF => {
+                // Also what was known: it may have come by a walk, which leaves nothing in the ring.
+                Applied::Advanced | Applied::Known if is_next && origin != MemberIndex::SELF => {
                     if let (Some(peer), Some(handle)) = (self.peers.get_mut(&origin), handle)
                         && update.seq > peer.stream.head()
                     {

@@ -130,8 +130,13 @@ impl Cluster {
             self.node.keyspace.with_at(handle, |counter| {
                 let state = state_of(counter, origin, now, needs_record);
                 has_gaps |= state.as_ref().is_some_and(|state| state.seq != seq);
+                // What this entry told first is not told by the later one that has replaced it, once the peer is past here.
+                let is_untold = |state: &State| {
+                    let is_first = origin == MemberIndex::SELF && matches!(state.era, Era::Is(_));
+                    is_first && state.seq > seq && updates.iter().all(|(other, _)| *other != handle)
+                };
                 if let Some(state) = state
-                    && state.seq == seq
+                    && (state.seq == seq || is_untold(&state))
                 {
                     len += state.name.len()
                         + 24
