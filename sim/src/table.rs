@@ -415,7 +415,8 @@ mod tests {
 
     #[test]
     fn every_row_keeps_its_promises_in_a_small_table() {
-        let size = Size { counters: 2, seconds: 900, seed: 1 };
+        // With fewer the original's updates of rare events are a matter of luck: 15 to 23 per counter.
+        let size = Size { counters: 8, seconds: 900, seed: 1 };
         let quick = |workload: &&Workload| !workload.name.contains(",000");
         for workload in STANDARD.iter().filter(quick) {
             for precision in PRECISIONS {
