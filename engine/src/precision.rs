@@ -46,7 +46,7 @@ impl Precision {
         self.to_string().into_bytes()
     }
 
-    /// The allowed deviation in units of 10^-17 for a shard of this size.
+    /// The allowed deviation in units of 10^-17 for a shard of this size; that of a percentage has `TRAVELLING_DIGITS`.
     pub fn allowed_units(self, shard: Value) -> i128 {
         match self {
             Precision::Absolute(value) => value.units(),
@@ -56,10 +56,30 @@ impl Precision {
                 let (whole, rest) = (percent.units() / hundred, percent.units() % hundred);
                 let size = shard.units().abs();
                 let part = (size / hundred) * rest + (size % hundred) * rest / hundred;
-                size.saturating_mul(whole).saturating_add(part)
+                let allowed = size.saturating_mul(whole).saturating_add(part);
+                allowed - allowed % last_travelling_digit(allowed)
             }
         }
     }
+}
+
+/// A precision that nobody has given travels with each line: beyond so many significant digits, what they cost is more than
+/// they tell.
+const TRAVELLING_DIGITS: u32 = 3;
+
+/// The least that is not below `units` (zero or more) and has `TRAVELLING_DIGITS`; `units` itself next to the greatest.
+pub(crate) fn travelling_above(units: i128) -> i128 {
+    let digit = last_travelling_digit(units);
+    match units % digit {
+        0 => units,
+        rest => units.saturating_add(digit - rest),
+    }
+}
+
+/// What one is worth in the last of the `TRAVELLING_DIGITS`.
+fn last_travelling_digit(units: i128) -> i128 {
+    let digits = units.checked_ilog10().map_or(0, |zeros| zeros + 1);
+    10i128.pow(digits.saturating_sub(TRAVELLING_DIGITS))
 }
 
 impl fmt::Display for Precision {
@@ -177,6 +197,7 @@ mod tests {
             ("100%", "1e20", "1e20"),
             ("1%", "1e20", "1e18"),
             ("0%", "7", "0"),
+            ("1%", "123456", "1230"),
             ("3", "1e20", "3"),
         ] {
             assert_eq!(
@@ -184,6 +205,14 @@ mod tests {
                 Value::parse(expected.as_bytes()).unwrap().to_string()
             );
         }
+    }
+
+    #[test]
+    fn what_travels_has_three_digits_and_is_not_less() {
+        for (units, expected) in [(0, 0), (999, 999), (1_000, 1_000), (1_001, 1_010), (99_901, 100_000)] {
+            assert_eq!(travelling_above(units), expected);
+        }
+        assert_eq!(travelling_above(i128::MAX), i128::MAX);
     }
 
     #[test]

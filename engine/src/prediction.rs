@@ -18,6 +18,7 @@ mod rhythm;
 #[cfg(test)]
 mod tests;
 
+use crate::precision::travelling_above;
 use crate::time::Micros;
 use crate::value::Value;
 use candidates::{Candidates, Slope};
@@ -528,7 +529,8 @@ impl Track {
         let deviation = check.value.units().saturating_sub(self.line.at(check.now).units());
         let stair = if self.failures >= HOPELESS { self.rhythm.step() * STAIR } else { 0.0 };
         // `as` saturates. A step beyond the precision is promised as such, or nobody could say for when the line holds.
-        self.promised = check.wanted.max(stair as i128).max(deviation.saturating_abs());
+        let strays = (stair as i128).max(deviation.saturating_abs());
+        self.promised = if strays > check.wanted { travelling_above(strays) } else { check.wanted };
         self.wanted = check.wanted;
         self.broken = Micros::NEVER;
         self.note_promise(check.now, deviation);

@@ -7,7 +7,7 @@
 
 mod memory;
 
-use engine::store::{Batch, Block, Options, Sink, SnapshotStep, Source, Store, StoreError, check, repair};
+use engine::store::{AnyRecord, Batch, Block, Options, Sink, SnapshotStep, Source, Store, StoreError, check, repair};
 use libfuzzer_sys::fuzz_target;
 use memory::Memory;
 use std::collections::BTreeMap;
@@ -91,9 +91,9 @@ fuzz_target!(|data: &[u8]| {
             _ => drop(bytes.drain(at..(at + usize::from(*len)).min(bytes.len()))),
         }
     }
-    let _ = check(&mut disk.clone());
+    let _ = check(&mut disk.clone(), &mut AnyRecord);
     for is_repaired in [false, true] {
-        if is_repaired && repair(&mut disk, 5).is_err() {
+        if is_repaired && repair(&mut disk, 5, &mut AnyRecord).is_err() {
             return;
         }
         let mut read = Read::default();
