@@ -210,15 +210,7 @@ impl Trail {
         let (first, second) = (pair[0], pair[1]);
         let later = self.replaced.remove(second);
         let earlier = &mut self.replaced[first];
-        let mut lacks = view.said(later.shard.as_ref()).map_or(i128::MAX, |(anchor, excursion)| {
-            let lacks = |at| view.part(earlier.shard.as_ref(), at).lacks(anchor.widened(excursion));
-            lacks(earlier.vouched).max(lacks(earlier.until))
-        });
-        for at in [earlier.vouched, later.until] {
-            let (before, after) =
-                (view.part(earlier.shard.as_ref(), at), view.part(later.shard.as_ref(), at));
-            lacks = lacks.max(before.lacks(after.widened(later.spread)));
-        }
+        let lacks = view.lacks(earlier, &later).unwrap_or(i128::MAX);
         (earlier.until, earlier.spread) = (later.until, earlier.spread.max(lacks));
     }
 
@@ -234,7 +226,7 @@ impl Trail {
         let mut found: Option<Span> = None;
         let mut line = before.next();
         while let Some(replaced) = line {
-            let part = view.part(replaced.shard.as_ref(), moment);
+            let part = view.part(replaced.shard.as_ref(), moment)?;
             let include =
                 |found: Option<Span>, span: Span| Some(found.map_or(span, |found| found.including(span)));
             found = include(found, part);
@@ -243,13 +235,13 @@ impl Trail {
             }
             found = include(found, part.widened(replaced.spread));
             // If publications between the two were left out, it may have stood still while its line ran on.
-            found = include(found, view.anchor(replaced.shard.as_ref()));
+            found = include(found, view.anchor(replaced.shard.as_ref())?);
             let next = before.next();
             let (anchor, excursion) = view.said(next.map_or(current, |next| next.shard.as_ref()))?;
             found = include(found, part.including(anchor).widened(excursion));
             line = next;
         }
-        let last = view.part(current, moment);
+        let last = view.part(current, moment)?;
         Some(found.map_or(last, |found| found.including(last)))
     }
 
@@ -294,34 +286,52 @@ impl View<'_> {
         self.record.map_or(Generation::ZERO, |record| record.generation)
     }
 
-    /// All that a shard may have counted at a moment at which its line held.
-    fn part(&self, shard: Option<&PeerShard>, moment: Micros) -> Span {
-        let Some(shard) = shard else { return Span::exactly(0) };
+    /// All that a shard may have counted at a moment at which its line held. `None`, here and below: it may be anything.
+    fn part(&self, shard: Option<&PeerShard>, moment: Micros) -> Option<Span> {
+        let Some(shard) = shard else { return Some(Span::exactly(0)) };
         let (value, error) = shard.drawn(moment, self.horizons);
-        self.counted(&Stated { value, ..shard.as_published(self.generation()) }).widened(error)
+        Some(self.counted(&Stated { value, ..shard.as_published(self.generation()) })?.widened(error))
     }
 
     /// What a shard counted when it was published, and how far it had been outside of all between that and the line before.
     fn said(&self, shard: Option<&PeerShard>) -> Option<(Span, i128)> {
         let excursion = shard.map_or(Some(0), |shard| shard.excursion().units())?;
-        Some((self.anchor(shard), excursion))
+        Some((self.anchor(shard)?, excursion))
     }
 
     /// What a shard counted when it was published.
-    fn anchor(&self, shard: Option<&PeerShard>) -> Span {
-        shard.map_or(Span::exactly(0), |shard| self.counted(&shard.as_published(self.generation())))
+    fn anchor(&self, shard: Option<&PeerShard>) -> Option<Span> {
+        shard.map_or(Some(Span::exactly(0)), |shard| self.counted(&shard.as_published(self.generation())))
+    }
+
+    /// By how much what an earlier line says must be widened so that it includes the line that replaced it.
+    fn lacks(&self, earlier: &Replaced, later: &Replaced) -> Option<i128> {
+        let part = |line: &Replaced, at| self.part(line.shard.as_ref(), at);
+        let (anchor, excursion) = self.said(later.shard.as_ref())?;
+        let said = anchor.widened(excursion);
+        let mut lacks =
+            part(earlier, earlier.vouched)?.lacks(said).max(part(earlier, earlier.until)?.lacks(said));
+        for at in [earlier.vouched, later.until] {
+            lacks = lacks.max(part(earlier, at)?.lacks(part(later, at)?.widened(later.spread)));
+        }
+        Some(lacks)
     }
 
     /// What a shard counts. One that the SET's author has seen may have moved on since, along the same line: then its copy
-    /// counts nothing here, and the truth the difference.
-    fn counted(&self, shard: &Stated) -> Span {
-        let Some(record) = self.record else { return Span::exactly(shard.value.units()) };
+    /// counts nothing here, and the truth the difference. One that is stated in another generation than the author has seen
+    /// counts also what that generation's SET subtracted from it, which its owner alone knows until it has restated the shard.
+    fn counted(&self, shard: &Stated) -> Option<Span> {
+        let Some(record) = self.record else { return Some(Span::exactly(shard.value.units())) };
         let counted = Span::exactly(record.counts(shard));
+        if shard.generation >= record.generation {
+            return Some(counted);
+        }
         match record.observed_of(shard.member) {
-            Some(seen) if shard.generation == seen.generation && shard.generation != record.generation => {
-                counted.including(Span::exactly(shard.value.units().saturating_sub(seen.value.units())))
+            None => shard.generation.is_zero().then_some(counted),
+            Some(seen) if shard.generation == seen.generation => {
+                Some(counted.including(Span::exactly(shard.value.units().saturating_sub(seen.value.units()))))
             }
-            Some(_) | None => counted,
+            Some(_) => None,
         }
     }
 }
@@ -441,7 +451,11 @@ mod tests {
         for (line, until) in all {
             let before = Micros(until.0 - 60_000);
             let told = trail.peer_at(OTHER, before, Some(&current), &view).unwrap();
-            assert_eq!(told.lacks(view.part(Some(&line), before)), 0, "{line:?} is not within {told:?}");
+            assert_eq!(
+                told.lacks(view.part(Some(&line), before).unwrap()),
+                0,
+                "{line:?} is not within {told:?}"
+            );
         }
     }
 

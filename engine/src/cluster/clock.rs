@@ -28,11 +28,6 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// The earliest that it can be; our clock's zero if it lies before.
-    pub(crate) fn earliest(self) -> Micros {
-        Micros((self.best - self.error).max(0) as u64)
-    }
-
     /// As the moment of a line, which wraps round below zero.
     pub(crate) fn moment(self) -> Micros {
         Micros(self.best as u64)
@@ -96,6 +91,15 @@ impl PeerClock {
         let error = (self.at_most - self.at_least) / 2 + 1;
         Some(Local { best: moment.saturating_sub(middle), error })
     }
+
+    /// The earliest that the moment so long before a stamp of now can be on our clock; its zero if it lies before. The clocks
+    /// may have drifted apart during that time too.
+    pub(crate) fn earliest(self, stamp: Micros, age: Micros) -> Option<Micros> {
+        let Local { best, error } = self.to_local(stamp.0 as i64)?;
+        let age = age.0.min(UNKNOWN as u64) as i64;
+        let drift = age / 1_000_000 * DRIFT_PPM + age % 1_000_000 * DRIFT_PPM / 1_000_000 + 1;
+        Some(Micros(best.saturating_sub(error).saturating_sub(age).saturating_sub(drift).max(0) as u64))
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +116,21 @@ mod tests {
         let local = clock.to_local(6_003_000).unwrap();
         assert!((local.best - 1_003_000).abs() <= local.error, "{local:?}");
         assert!(local.error <= 2_100, "{local:?}");
-        assert!(local.earliest() <= Micros(1_003_000));
+    }
+
+    #[test]
+    fn what_is_long_ago_may_have_been_earlier_still() {
+        let mut clock = PeerClock::default();
+        clock.note_echo(Micros(9_000_000), Micros(9_003_000), Micros(9_004_000));
+        clock.note_arrival(Micros(9_003_000), Micros(9_004_000));
+        let at = |age| clock.earliest(Micros(9_003_000), age).unwrap();
+        assert!(
+            at(Micros(0)) <= Micros(9_003_000) && at(Micros(0)) >= Micros(8_999_000),
+            "{:?}",
+            at(Micros(0))
+        );
+        assert!(at(Micros(2_000_000)) <= Micros(7_003_000 - 1_000), "two seconds at 500 ppm");
+        assert_eq!(at(Micros::NEVER), Micros(0));
     }
 
     #[test]

@@ -89,10 +89,7 @@ impl Cluster {
         self.members.heard(member, (incarnation, heartbeat.stamp), now);
         self.members.pong_received(member, self.now.unix);
         self.node.keyspace.horizons.follow(member, now + FOLLOW);
-        let as_of = |age: Micros| {
-            let moment = heartbeat.stamp.0 as i64 - age.0.min(i64::MAX as u64) as i64;
-            clock.to_local(moment).map(|local| local.earliest())
-        };
+        let as_of = |age: Micros| clock.earliest(heartbeat.stamp, age);
         if heartbeat.is_complete && is_same_epoch {
             self.note_as_of(member, heartbeat.sent, as_of(heartbeat.as_of_age));
         }

@@ -96,8 +96,7 @@ impl Cluster {
         if member == Some(origin) {
             self.node.keyspace.horizons.follow(origin, now + FOLLOW);
             if let Some(age) = header.as_of_age.filter(|_| header.is_complete) {
-                let moment = header.stamp.0 as i64 - age.0.min(i64::MAX as u64) as i64;
-                self.note_as_of(origin, header.to, clock.to_local(moment).map(Local::earliest));
+                self.note_as_of(origin, header.to, clock.earliest(header.stamp, age));
             }
         }
         Ok(())
