@@ -4,7 +4,7 @@
 //! due. All take `&self`; every lock inside is short and never held across a call of the shell, save the one that
 //! lets one change of settings follow the other.
 
-use crate::clients::{Client, Clients, MAX_BUFFERED, Peer, Wake};
+use crate::clients::{Client, ClientKind, Clients, MAX_BUFFERED, Peer, Wake};
 use crate::cluster::gossip::Announcement;
 use crate::cluster::view::ClusterView;
 use crate::command::{CommandSpec, Context, Flag, Outcome};
@@ -543,6 +543,7 @@ impl Node {
         self.keyspace.sweep_precisions(now.monotonic);
         self.stats.sample_rates(now.monotonic);
         self.close_idle(now.monotonic);
+        self.wake_clients_over_soft_limits();
     }
 
     /// Closes the connections that `timeout` is over for.
@@ -554,6 +555,24 @@ impl Node {
         for client in self.clients.all() {
             if client.is_idle_beyond(limit, now) {
                 client.kill();
+            }
+        }
+    }
+
+    /// Wakes the clients that more waits for than the soft limit of their class. How long that has been so is for their
+    /// connections to see, and of one that does not read, and is therefore not read from, they would hear nothing.
+    fn wake_clients_over_soft_limits(&self) {
+        let limits = self.settings().client_output_buffer_limit;
+        if limits.normal.soft_bytes == 0 && limits.pubsub.soft_bytes == 0 {
+            return;
+        }
+        for client in self.clients.all() {
+            let limit = match client.kind() {
+                ClientKind::Normal => limits.normal,
+                ClientKind::Pubsub => limits.pubsub,
+            };
+            if limit.soft_bytes > 0 && client.waiting_bytes() as u64 > limit.soft_bytes {
+                client.wake();
             }
         }
     }

@@ -257,6 +257,21 @@ fn clients_that_never_read_are_let_go_at_the_limit() {
 }
 
 #[test]
+fn clients_over_the_soft_limit_are_let_go_when_its_time_is_over() {
+    let mut server = Server::with(&["--client-output-buffer-limit", "normal", "0", "1mb", "1"]);
+    server.connect().run("DEBUG POPULATE 20000");
+    let (mut deaf, mut reader, mut admin) = (server.connect(), server.connect(), server.connect());
+    deaf.run("CLIENT SETNAME deaf");
+    // Far more than the sockets hold. Nothing happens on the connection afterwards.
+    deaf.send(request(&[b"KEYS", b"*"]).repeat(100));
+    support::eventually("it is gone", || !admin.run("CLIENT LIST").contains("name=deaf"));
+    for _ in 0..20 {
+        assert!(reader.run("KEYS *").starts_with("*20000|"));
+    }
+    server.assert_up();
+}
+
+#[test]
 fn a_monitor_that_never_reads_is_let_go_at_the_limit() {
     let mut server = Server::with(&["--client-output-buffer-limit", "normal", "4mb", "0", "0"]);
     let (before, mut monitor) = (server.resident_bytes(), server.connect());
