@@ -31,6 +31,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Above this share of `maxmemory` no counter is made.
 const MEMORY_HIGH_MARK_PERCENT: u64 = 75;
 
+/// A client that speaks HTTP is told of at most once in this time.
+const HTTP_WARNING_INTERVAL: Micros = Micros::from_secs(60);
+
 /// The answer to what changes counters, and to PING, while the disk can't be written.
 const MISCONF: &str = "MISCONF Discnt is configured to keep its counters on disk, but is currently not able to. Commands \
     that may change counters are refused. The log of the server tells why; it goes on by itself once the disk can be \
@@ -121,6 +124,8 @@ pub struct Node {
     used_memory: AtomicU64,
     is_loading: AtomicBool,
     sleeping_until: AtomicU64,
+    /// Before this moment no client that speaks HTTP is told of.
+    next_http_warning: AtomicU64,
 }
 
 impl Node {
@@ -149,6 +154,7 @@ impl Node {
             used_memory: AtomicU64::new(0),
             is_loading: AtomicBool::new(false),
             sleeping_until: AtomicU64::new(0),
+            next_http_warning: AtomicU64::new(0),
         }
     }
 
@@ -398,10 +404,9 @@ impl Node {
             ReplyWriter::new(out, session.protocol).status("OK");
             return Ok(Outcome::Close);
         }
-        let known = self
-            .commands
-            .find_near(request.name(), &mut session.command_hint)
-            .ok_or_else(|| ClientError::quoting("ERR unknown command '", request.name(), "'"))?;
+        let Some(known) = self.commands.find_near(request.name(), &mut session.command_hint) else {
+            return self.refuse_unknown(&session.client, &request, now);
+        };
         let (number, command, run) = (known.number, known.spec, resolve(known, &request)?);
         let held_until = self.clients.held_until(run);
         if held_until > now.monotonic {
@@ -422,6 +427,30 @@ impl Node {
         let outcome = (run.run)(&mut Context { node: self, session, request, now, reply, settings });
         session.has_written |= session.tally.changes > 0;
         outcome
+    }
+
+    /// No such command. Words that every HTTP request has end the connection: a page in somebody's browser may have sent
+    /// them, and commands of its choice behind them, to a node that trusts its own machine.
+    #[cold]
+    fn refuse_unknown(
+        &self,
+        client: &Client,
+        request: &Request<'_>,
+        now: Now,
+    ) -> Result<Outcome, ClientError> {
+        let is_http = [&b"POST"[..], b"Host:"].iter().any(|word| request.name().eq_ignore_ascii_case(word));
+        if !is_http {
+            return Err(ClientError::quoting("ERR unknown command '", request.name(), "'"));
+        }
+        if self.next_http_warning.load(Ordering::Relaxed) <= now.monotonic.0 {
+            let next = now.monotonic + HTTP_WARNING_INTERVAL;
+            self.next_http_warning.store(next.0, Ordering::Relaxed);
+            self.shell.warn(&format!(
+                "client {} ({}) closed: it speaks HTTP; if a browser was made to send that, it is an attack",
+                client.id, client.peer
+            ));
+        }
+        Ok(Outcome::Close)
     }
 
     /// Ends a batch: the commands that `execute` has run for this session in a row, or a task that one of them left to

@@ -116,6 +116,19 @@ fn settings_come_from_a_file_from_files_that_it_includes_and_from_options_behind
 }
 
 #[test]
+fn http_ends_the_connection_before_what_stands_behind_it() {
+    let mut server = Server::start();
+    for begin in ["POST / HTTP/1.1\r\n", "GET /a\r\nhost: localhost:5262\r\n"] {
+        let mut conn = server.connect();
+        conn.send(format!("{begin}Content-Type: text/plain\r\n\r\nINCR smuggled\r\n"));
+        let replies = conn.rest();
+        assert!(replies.is_empty() || replies == "$1|0|", "{replies}");
+    }
+    assert_eq!(server.connect().run("EXISTS smuggled"), ":0|");
+    server.assert_up();
+}
+
+#[test]
 fn config_rewrite_keeps_comments_and_order() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("discnt.conf");
