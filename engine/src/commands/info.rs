@@ -51,6 +51,8 @@ const SECTIONS: &[Section] = &[
     Section { title: "Stats", is_default: true, write: stats },
     Section { title: "CPU", is_default: true, write: cpu },
     Section { title: "Compatibility", is_default: true, write: compatibility },
+    Section { title: "Replication", is_default: true, write: replication },
+    Section { title: "Keyspace", is_default: true, write: keyspace },
     Section { title: "Commandstats", is_default: false, write: command_stats },
 ];
 
@@ -208,7 +210,6 @@ fn cpu(facts: &Facts<'_>, lines: &mut Lines) {
 fn compatibility(facts: &Facts<'_>, lines: &mut Lines) {
     lines.field("redis_version", REDIS_VERSION);
     lines.field("redis_mode", "standalone");
-    lines.field("role", "master");
     lines.field("node_id", facts.node.id());
     lines.field("maxclients", facts.settings.maxclients);
     lines.field("maxmemory", facts.settings.maxmemory_bytes);
@@ -217,7 +218,16 @@ fn compatibility(facts: &Facts<'_>, lines: &mut Lines) {
     lines.field("io_threads_active", facts.process.io_threads);
     lines.field("total_error_replies", facts.node.stats.errors());
     lines.field("subscribed_counters", facts.node.pubsub.counters());
-    // As Redis does, nothing about a set of keys that is empty.
+}
+
+/// What clients that tell masters from replicas ask for when they connect: every node takes writes, and none copies another.
+fn replication(_: &Facts<'_>, lines: &mut Lines) {
+    lines.field("role", "master");
+    lines.field("connected_slaves", 0);
+}
+
+/// As Redis has it, nothing about a set of keys that is empty.
+fn keyspace(facts: &Facts<'_>, lines: &mut Lines) {
     let counters = facts.node.keyspace.len();
     if counters > 0 {
         lines.field("db0", format_args!("keys={counters},expires=0,avg_ttl=0"));
@@ -269,8 +279,8 @@ mod tests {
     #[test]
     fn sections_come_in_their_order_whatever_the_order_of_the_request() {
         let mut harness = Harness::new();
-        let usual =
-            ["Server", "Clients", "Memory", "Counters", "Persistence", "Stats", "CPU", "Compatibility"];
+        let original = ["Server", "Clients", "Memory", "Counters", "Persistence", "Stats", "CPU"];
+        let usual = [&original[..], &["Compatibility", "Replication", "Keyspace"]].concat();
         assert_eq!(titles(&mut harness, ""), usual);
         assert_eq!(titles(&mut harness, "default"), usual);
         assert_eq!(titles(&mut harness, "ALL"), [&usual[..], &["Commandstats"]].concat());
@@ -295,6 +305,13 @@ mod tests {
         assert!(!harness.run("INFO").contains("|db0:"));
         harness.run("MINCRBY 1 a b");
         assert!(harness.run("INFO").contains("|db0:keys=2,expires=0,avg_ttl=0|"));
+        assert_eq!(info(&mut harness, "keyspace")[..2], ["# Keyspace", "db0:keys=2,expires=0,avg_ttl=0"]);
+    }
+
+    #[test]
+    fn clients_that_look_for_a_master_find_one() {
+        let lines = info(&mut Harness::new(), "replication");
+        assert_eq!(lines[..3], ["# Replication", "role:master", "connected_slaves:0"]);
     }
 
     #[test]
