@@ -48,11 +48,16 @@ impl CommandTable {
         for (number, spec) in commands::all().enumerate() {
             by_name.insert(spec.name.as_bytes().into(), (number as u16, spec));
         }
-        for RenamedCommand { command: from, name: to } in renames {
-            if let Some(entry) = by_name.remove(from.to_ascii_lowercase().as_bytes())
-                && !to.is_empty()
-            {
-                by_name.insert(to.to_ascii_lowercase().into_bytes().into(), entry);
+        // All are taken away before any comes back, so that two may change places.
+        let renamed: Vec<_> = renames
+            .iter()
+            .filter_map(|RenamedCommand { command, name }| {
+                Some((name, by_name.remove(command.to_ascii_lowercase().as_bytes())?))
+            })
+            .collect();
+        for (name, entry) in renamed {
+            if !name.is_empty() {
+                by_name.insert(name.to_ascii_lowercase().into_bytes().into(), entry);
             }
         }
         let known: Vec<Known> = by_name
@@ -171,5 +176,8 @@ mod tests {
         assert!(table.find(b"get").is_none() && table.find(b"set").is_none());
         assert_eq!(table.iter().len(), commands::all().count() - 1);
         assert!(table.iter().map(|(name, _)| name).is_sorted());
+        let table = CommandTable::new(&[rename("GET", "SET"), rename("SET", "GET")]);
+        assert_eq!(table.find(b"get").unwrap().spec.name, "set");
+        assert_eq!(table.find(b"set").unwrap().spec.name, "get");
     }
 }

@@ -10,7 +10,9 @@
 //! word that begins with `--`, count as lines added at the end of the file.
 
 use crate::local_cluster::{FIRST_PORT, MAX_NODES};
-use engine::settings::{ConfigReader, Included, LineError, MAX_PORT, SETTINGS, Settings, rewrite};
+use engine::settings::{
+    ConfigReader, Included, LineError, MAX_PORT, SETTINGS, Settings, name_of_two_commands, rewrite,
+};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -71,6 +73,8 @@ pub(crate) enum ConfigError {
     Line(LineError),
     /// An argument stands where none may.
     Argument(String),
+    /// All lines of `rename-command` together give two commands this name.
+    TwoCommands(String),
     /// The configuration file can't be read or written.
     File {
         /// What was tried, as a verb.
@@ -88,6 +92,12 @@ impl fmt::Display for ConfigError {
             ConfigError::Line(error) => error.fmt(f),
             ConfigError::Argument(problem) => {
                 write!(f, "{COMMAND_LINE}: {problem}; see discnt-server --help")
+            }
+            ConfigError::TwoCommands(name) => {
+                write!(
+                    f,
+                    "rename-command: two commands would have the name '{name}'; choose another for one of them"
+                )
             }
             ConfigError::File { action, path, error } => {
                 write!(f, "can't {action} the configuration file {}: {error}", path.display())
@@ -143,7 +153,11 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
         }
         reader.read_words(name, &words, COMMAND_LINE, None, &mut open_included).map_err(ConfigError::Line)?;
     }
-    Ok(Startup { mode, settings: reader.into_settings(), config_file, standard_input })
+    let settings = reader.into_settings();
+    if let Some(name) = name_of_two_commands(&settings) {
+        return Err(ConfigError::TwoCommands(name.to_owned()));
+    }
+    Ok(Startup { mode, settings, config_file, standard_input })
 }
 
 /// The mode that an option with a path asks for.

@@ -5,9 +5,9 @@ use engine::settings::LogLevel;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::time::{ClockId, clock_gettime};
 use parking_lot::RwLock;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 struct Logger {
     /// `None`: standard output.
@@ -21,6 +21,14 @@ pub(crate) fn start(level: LogLevel, file: Option<PathBuf>) {
     *LOGGER.file.write() = file;
     set_level(level);
     log::set_logger(&LOGGER).expect("logging is started once");
+}
+
+/// Opens a log file, made if it is missing.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
 }
 
 /// Changes the level (CONFIG SET loglevel).
@@ -49,12 +57,8 @@ impl Log for Logger {
         let line = format!("{}:M {} {mark} {}\n", std::process::id(), timestamp(), record.args());
         // Nothing sensible is left to do when the log itself can't be written.
         let written = match &*self.file.read() {
-            None => std::io::stdout().lock().write_all(line.as_bytes()),
-            Some(path) => OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .and_then(|mut file| file.write_all(line.as_bytes())),
+            None => io::stdout().lock().write_all(line.as_bytes()),
+            Some(path) => open(path).and_then(|mut file| file.write_all(line.as_bytes())),
         };
         drop(written);
     }

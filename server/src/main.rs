@@ -22,7 +22,7 @@ use config::{Mode, Startup};
 use disk::tools;
 use engine::settings::{LogLevel, Settings};
 use server::{Server, ServerOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -63,7 +63,7 @@ fn report(verdict: Result<tools::Verdict, String>) -> ExitCode {
 }
 
 /// Reads a dump of the original into the data directory.
-fn import(mut settings: Settings, dump: &std::path::Path) -> Result<tools::Verdict, String> {
+fn import(mut settings: Settings, dump: &Path) -> Result<tools::Verdict, String> {
     let dir = std::path::absolute(&settings.dir).map_err(|error| error.to_string())?;
     settings.dir = dir.display().to_string();
     logging::start(settings.loglevel, None);
@@ -85,6 +85,7 @@ fn complain(text: &str) -> ExitCode {
 /// Sets the process up and runs the server to its end.
 fn run_server(startup: Startup) -> Result<(), String> {
     let mut settings = startup.settings;
+    check_places(&settings)?;
     if settings.daemonize && process::go_to_background(&startup.standard_input)? {
         return Ok(());
     }
@@ -107,9 +108,28 @@ fn run_server(startup: Startup) -> Result<(), String> {
     result
 }
 
+/// Whether the data directory and the log file can be used. Asked before the process leaves the terminal or falls silent:
+/// afterwards nobody would hear of it.
+fn check_places(settings: &Settings) -> Result<(), String> {
+    let dir = Path::new(&settings.dir);
+    std::fs::metadata(dir.join("."))
+        .map_err(|error| format!("can't change to 'dir {}': {error}", settings.dir))?;
+    check_log_file(settings, dir)
+}
+
+/// Whether the log file, seen from `dir`, can be written.
+fn check_log_file(settings: &Settings, dir: &Path) -> Result<(), String> {
+    if settings.logfile.is_empty() {
+        return Ok(());
+    }
+    logging::open(&dir.join(&settings.logfile))
+        .map(drop)
+        .map_err(|error| format!("can't open the log file {}: {error}", settings.logfile))
+}
+
 /// Serves until a signal or SHUTDOWN ends it.
 async fn serve(settings: Settings, config_file: Option<PathBuf>) -> Result<(), String> {
-    let (port, supervised) = (settings.port, settings.supervised);
+    let (port, unixsocket, supervised) = (settings.port, settings.unixsocket.clone(), settings.supervised);
     let dir = Some(PathBuf::from(&settings.dir));
     let ended = signalled();
     process::raise_descriptor_limit(settings.maxclients);
@@ -118,7 +138,13 @@ async fn serve(settings: Settings, config_file: Option<PathBuf>) -> Result<(), S
     // Only now: a second server that finds its port taken must not touch the pid file of the first.
     let pid_file = process::PidFile::write(&pidfile);
     let is_ready = || {
-        log::info!("The server is now ready to accept connections on port {port}");
+        // Tools around such servers look for these words, and for the port.
+        if port > 0 {
+            log::info!("The server is now ready to accept connections on port {port}");
+        }
+        if !unixsocket.is_empty() {
+            log::info!("The server is now ready to accept connections at {unixsocket}");
+        }
         process::notify_supervisor(supervised, "READY=1");
     };
     let (sender, asked_to_end) = mpsc::unbounded_channel();
@@ -142,6 +168,7 @@ async fn pass_on_signals(first: impl Future<Output = ()>, server: mpsc::Unbounde
 }
 
 fn run_local_cluster(settings: Settings, nodes: u16, first_port: u16) -> Result<(), String> {
+    check_log_file(&settings, Path::new(""))?;
     start_logging(local_cluster::log_level(&settings), &settings);
     block_on(async move { local_cluster::run(settings, nodes, first_port, signalled()).await })
 }

@@ -167,6 +167,42 @@ fn systemd_is_told_of_start_and_end() {
 }
 
 #[test]
+fn a_server_without_a_port_says_where_it_listens() {
+    let dir = TempDir::new().unwrap();
+    let (path, log) = (dir.path().join("socket"), dir.path().join("log"));
+    let mut server = command(0, dir.path(), &[], &["--unixsocket", path.to_str().unwrap()])
+        .arg("--logfile")
+        .arg(&log)
+        .spawn()
+        .unwrap();
+    let ready = format!("ready to accept connections at {}\n", path.display());
+    let text = || std::fs::read_to_string(&log).unwrap_or_default();
+    eventually("it says so", || text().contains(&ready));
+    assert!(!text().contains("on port"), "{}", text());
+    assert_eq!(Conn::unix(&path).run("INCR a"), "$1|1|");
+    Command::new("kill").arg(server.id().to_string()).status().unwrap();
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+fn a_log_file_that_was_moved_away_is_made_anew() {
+    let dir = TempDir::new().unwrap();
+    let (log, moved) = (dir.path().join("log"), dir.path().join("log.1"));
+    let mut server = command(free_port(), dir.path(), &["--bind", "127.0.0.1"], &[])
+        .arg("--logfile")
+        .arg(&log)
+        .spawn()
+        .unwrap();
+    eventually("it is ready", || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ready to accept"))
+    });
+    std::fs::rename(&log, &moved).unwrap();
+    Command::new("kill").arg(server.id().to_string()).status().unwrap();
+    assert!(server.wait().unwrap().success());
+    assert!(std::fs::read_to_string(&log).unwrap().contains("SIGTERM received"));
+}
+
+#[test]
 fn the_unix_socket_has_its_permissions_and_takes_no_file_from_others() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("socket");

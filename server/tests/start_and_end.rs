@@ -115,6 +115,51 @@ fn settings_come_from_a_file_from_files_that_it_includes_and_from_options_behind
     assert_eq!(setting(&mut conn, "port"), server.port.to_string());
 }
 
+/// What a start that must fail says on standard error.
+fn complaint(words: &[&str]) -> String {
+    let output = run(words, "");
+    assert_eq!(output.status.code(), Some(1), "{words:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn renaming_what_does_not_exist_or_to_a_name_in_use_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("discnt.conf");
+    std::fs::write(&file, "port 0\nrename-command FLUSHAL \"\"\n").unwrap();
+    let path = file.to_str().unwrap();
+    assert_eq!(
+        complaint(&[path]),
+        format!(
+            "discnt-server: {path}:2: rename-command 'FLUSHAL' '': there is no such command; docs/commands.md has those \
+             that exist\n"
+        )
+    );
+    for lines in [
+        &["--rename-command", "GET", "set"][..],
+        &["--rename-command", "GET", "x", "--rename-command", "SET", "X"],
+        &["--rename-command", "GET", "quit"],
+    ] {
+        let text = complaint(&[&["--port", "0"], lines].concat());
+        assert!(text.contains("two commands would have the name"), "{lines:?}: {text}");
+    }
+    // Names may change places.
+    let server = Server::with(&["--rename-command", "GET", "SET", "--rename-command", "SET", "GET"]);
+    let mut conn = server.connect();
+    assert_eq!((conn.run("GET a 5"), conn.run("SET a")), ("$1|5|".into(), "$1|5|".into()));
+}
+
+#[test]
+fn a_log_or_a_directory_that_can_not_be_used_is_told_before_the_terminal_is_left() {
+    for background in ["no", "yes"] {
+        let options = ["--port", "0", "--pidfile", "", "--daemonize", background];
+        let log = complaint(&[&options[..], &["--logfile", "/nonexistent/log"]].concat());
+        assert!(log.starts_with("discnt-server: can't open the log file /nonexistent/log: "), "{log}");
+        let dir = complaint(&[&options[..], &["--dir", "/nonexistent"]].concat());
+        assert!(dir.starts_with("discnt-server: can't change to 'dir /nonexistent': "), "{dir}");
+    }
+}
+
 #[test]
 fn http_ends_the_connection_before_what_stands_behind_it() {
     let mut server = Server::start();

@@ -6,6 +6,7 @@ use super::{
     KEEPALIVE_YES_SECS, MAX_BIND_ADDRS, MAX_RENAMED_COMMANDS, MAX_SAVE_POINTS, MAX_TEXT_LEN, OutputLimit,
     RenamedCommand, SavePoint, Settings,
 };
+use crate::commands;
 use std::net::IpAddr;
 
 /// `no` and `yes` where the setting stands for them, so that GET shows what SET was given, else the seconds.
@@ -124,7 +125,8 @@ pub(crate) fn rename_lines(settings: &Settings) -> Vec<Vec<u8>> {
     settings.rename_command.iter().map(pair).collect()
 }
 
-/// The last line about a command counts.
+/// The last line about a command counts. A command that does not exist is refused: a slip of the pen must not leave open
+/// what was to be closed.
 pub(crate) fn set_rename(settings: &mut Settings, given: &Given<'_>) -> Result<(), SettingError> {
     let [command, name] = given.words else { return Err(SettingError::Invalid) };
     let word = |bytes: &[u8]| {
@@ -136,6 +138,26 @@ pub(crate) fn set_rename(settings: &mut Settings, given: &Given<'_>) -> Result<(
     if renamed.command.is_empty() || settings.rename_command.len() == MAX_RENAMED_COMMANDS {
         return Err(SettingError::Invalid);
     }
+    if !is_command(&renamed.command) {
+        return Err(SettingError::Refused("there is no such command; docs/commands.md has those that exist"));
+    }
     settings.rename_command.push(renamed);
     Ok(())
+}
+
+fn is_command(name: &str) -> bool {
+    commands::all().any(|spec| spec.name.eq_ignore_ascii_case(name))
+}
+
+/// A name that two commands would have once all lines are read. Later lines may free a name, so no line alone can tell.
+pub fn name_of_two_commands(settings: &Settings) -> Option<&str> {
+    let renames = &settings.rename_command;
+    let is_renamed = |name: &str| renames.iter().any(|renamed| renamed.command.eq_ignore_ascii_case(name));
+    let names = || renames.iter().map(|renamed| renamed.name.as_str()).filter(|name| !name.is_empty());
+    names().enumerate().find_map(|(position, name)| {
+        let is_earlier = names().take(position).any(|earlier| earlier.eq_ignore_ascii_case(name));
+        // QUIT is older than the table of commands, and can't be renamed.
+        let is_kept = name.eq_ignore_ascii_case("quit") || is_command(name) && !is_renamed(name);
+        (is_earlier || is_kept).then_some(name)
+    })
 }

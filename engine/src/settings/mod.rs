@@ -19,6 +19,7 @@ pub use crate::precision::Precision;
 pub use command::{ConfigSetError, config_get, config_set};
 pub use file::{ConfigReader, Included, LineError, MAX_INCLUDE_DEPTH, OpenIncluded};
 pub use given::{Given, Kind, Place, SettingError};
+pub use lists::name_of_two_commands;
 pub use rewrite::{REWRITE_SIGNATURE, rewrite};
 pub use table::SETTINGS;
 pub use words::{AppendFsync, LogLevel, Named, Supervised, SyslogFacility};
