@@ -81,8 +81,8 @@ const SUBCOMMANDS: &[CommandSpec] = &[
     ),
     // What a load would bring is what the memory holds.
     subcommand("reload", "Saves all counters.", &[], |_| Ok(Outcome::Wait(Task::Save))),
-    subcommand("restart", "Saves and starts the program again.", &[], needs_disk),
-    subcommand("crash-and-recover", "Starts the program again without saving.", &[], needs_disk),
+    subcommand("restart", "Refused.", &[], needs_restart),
+    subcommand("crash-and-recover", "Refused.", &[], needs_restart),
     subcommand("segfault", "Refused.", &[], refuse_crash),
     subcommand("oom", "Refused.", &[], refuse_crash),
     subcommand("assert", "Refused.", &[], refuse_crash),
@@ -116,7 +116,7 @@ fn refuse(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     ))
 }
 
-fn needs_disk(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
+fn needs_restart(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     let asked = ctx.request.arg(1);
     Err(ClientError::quoting("ERR DEBUG ", asked, " is not available: stop and start the server instead"))
 }
