@@ -496,7 +496,8 @@ impl Node {
                 "ERR only SUBSCRIBE / ISUBSCRIBE / UNSUBSCRIBE / QUIT allowed in this context",
             ));
         }
-        if self.is_loading() && !command.has(Flag::Loading) {
+        // A container alone answers nothing but what is wrong with the words behind it.
+        if self.is_loading() && !command.has(Flag::Loading) && command.subcommands.is_empty() {
             return Err(ClientError::text(format!(
                 "LOADING Discnt is loading the dataset in memory: {:.0}% done",
                 self.loading().percent()

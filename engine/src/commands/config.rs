@@ -2,7 +2,7 @@
 
 use super::server::help;
 use crate::command::ArgKind::{Block, Pattern, String};
-use crate::command::Flag::{Admin, Readonly};
+use crate::command::Flag::{Admin, Loading, Readonly};
 use crate::command::{Arg, CommandSpec, Context, Group, Outcome, Run, Task};
 use crate::error::ClientError;
 use crate::settings::{config_get, config_set};
@@ -19,12 +19,16 @@ pub(super) const COMMANDS: &[CommandSpec] = &[CommandSpec {
 }];
 
 const SUBCOMMANDS: &[CommandSpec] = &[
-    subcommand(
-        "get",
-        "Answers the settings whose names match a glob.",
-        &[Arg::new("pattern", Pattern).multiple()],
-        get,
-    ),
+    CommandSpec {
+        // Clients ask at connect, and operators ask a node that takes long to start.
+        flags: &[Readonly, Admin, Loading],
+        ..subcommand(
+            "get",
+            "Answers the settings whose names match a glob.",
+            &[Arg::new("pattern", Pattern).multiple()],
+            get,
+        )
+    },
     subcommand(
         "set",
         "Changes settings, all of them or none.",

@@ -279,6 +279,7 @@ fn reset(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
 mod tests {
     use crate::command::Outcome;
     use crate::commands::harness::Harness;
+    use crate::saves::Loading;
     use crate::settings::{Secret, Settings};
     use crate::time::Micros;
 
@@ -370,6 +371,34 @@ mod tests {
         assert_eq!(harness.run("HELLO 3 FOO"), "-ERR Syntax error in HELLO option 'FOO'|");
         assert!(harness.request(0, &[b"HELLO", b"3", b"SETNAME", b"a b"]).0.starts_with("-ERR Client names"));
         assert_eq!(harness.run("CLIENT GETNAME"), "$-1|");
+    }
+
+    #[test]
+    fn clients_can_connect_while_counters_are_loaded() {
+        let mut harness = Harness::new();
+        harness.node.set_loading(Loading { is_on: true, ..Loading::default() });
+        for words in [
+            "HELLO 3 SETNAME app",
+            "CLIENT SETINFO LIB-NAME lib",
+            "CLIENT SETNAME app",
+            "CLIENT ID",
+            "CONFIG GET timeout",
+            "INFO replication",
+            "SELECT 0",
+            "ECHO a",
+            "COMMAND DOCS get",
+            "SUBSCRIBE a",
+            "RESET",
+        ] {
+            let reply = harness.run(words);
+            assert!(!reply.is_empty() && !reply.starts_with('-'), "{words}: {reply}");
+        }
+        // What no node knows is told as ever, so that clients do without it and don't try again.
+        assert!(harness.run("CLIENT MAINT_NOTIFICATIONS ON").starts_with("-ERR Syntax error, try CLIENT"));
+        assert!(harness.run("SENTINEL masters").starts_with("-ERR unknown command"));
+        for words in ["PING", "GET a", "INCR a", "CLUSTER NODES", "CONFIG SET timeout 1", "DEBUG SLEEP 0"] {
+            assert!(harness.run(words).starts_with("-LOADING "), "{words}");
+        }
     }
 
     #[test]
