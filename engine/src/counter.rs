@@ -495,6 +495,9 @@ impl Counter {
         }
         let own = self.own().units();
         let full = self.make_full();
+        // Others may still have what was zero when the counter was removed here; it is no longer said in an older generation.
+        let is_born_anew = full.seq == Seq::ZERO && !full.generation.is_zero();
+        full.is_restated |= is_born_anew;
         if full.generation >= record.generation {
             self.learn_older(record);
             return true;
@@ -517,7 +520,7 @@ impl Counter {
         }
         full.generation = record.generation;
         full.replace_record(record);
-        full.is_restated = is_counted;
+        full.is_restated = is_counted || is_born_anew;
         full.track = None;
         self.put_own(Value::saturating_from_units(own - amount));
         true

@@ -7,6 +7,7 @@ use crate::cluster::wire::{Decoded, Put, Reader};
 use crate::cluster::{Cluster, FOLLOW, LinkId, Planted};
 use crate::ids::{MemberIndex, Seq};
 use crate::time::Micros;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A relay that has fallen behind is kept for so long.
 const RELAY_PATIENCE: Micros = Micros::from_secs(2);
@@ -101,9 +102,11 @@ impl Cluster {
             peer.settled = heartbeat.settled;
             peer.was_complete |= heartbeat.is_complete && peer.stream.head() >= heartbeat.sent;
         }
-        let indices = self.links.get(&id).map(|link| link.indices.clone()).unwrap_or_default();
+        if let Some(peer) = self.peers.get_mut(&member) {
+            (peer.holds, peer.has_buried, peer.digests_at) = (BTreeMap::new(), BTreeSet::new(), now);
+        }
         for digest in &heartbeat.digests {
-            let Some(&about) = indices.get(&digest.member) else { continue };
+            let Some(about) = self.note_digest(id, digest) else { continue };
             if about == MemberIndex::SELF {
                 self.take_acknowledgement(id, member, digest.applied, heartbeat.is_complete);
                 continue;
@@ -132,6 +135,22 @@ impl Cluster {
             self.send_heartbeat(id);
         }
         Ok(())
+    }
+
+    /// Whom a digest is about. A departed member that has left something there, of which nothing is here, leaves it to us as well.
+    fn note_digest(&mut self, id: LinkId, digest: &Digest) -> Option<MemberIndex> {
+        let mut link = self.links.remove(&id)?;
+        let known = match digest.is_departed && digest.applied > Seq::ZERO {
+            true => self.index_behind(&mut link, digest.member),
+            false => link.indices.get(&digest.member).copied(),
+        };
+        self.links.insert(id, link);
+        let about = known?;
+        let is_left = about != MemberIndex::SELF && !self.members.index_of_live(about);
+        if is_left && digest.applied > self.buried.get(&about).copied().unwrap_or(Seq::ZERO) {
+            self.open_estate(about);
+        }
+        Some(about)
     }
 
     /// A member's shards held at this moment, for whoever has its stream up to `sent`.

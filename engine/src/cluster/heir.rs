@@ -3,11 +3,11 @@
 //! Once every member knows of the removal, lives, and holds the same last state of the departed, the member with the lowest
 //! id is the heir: it adds the departed's shards to its own, some counters at a time (see `takeover`). If some member is
 //! away, the departed's shards simply stay, and count, until it is back or is removed as well; so there can't be two heirs.
-//! Every node that finds no shard of the departed any more forgets it.
+//! A node that finds no shard of the departed any more, and hears from every member that nobody has more, lets it rest.
 
 use crate::cluster::members::MemberState;
 use crate::cluster::{Cluster, Planted};
-use crate::ids::{MemberIndex, NodeId, Seq};
+use crate::ids::{MemberIndex, Seq};
 use crate::keyspace::{Cause, Cursor, Handle};
 use crate::time::Micros;
 use crate::value::Value;
@@ -24,12 +24,22 @@ pub(super) struct Estate {
 }
 
 impl Cluster {
+    /// A member has departed and may have left something here, or elsewhere.
+    pub(super) fn open_estate(&mut self, departed: MemberIndex) {
+        let peer = self.peers.entry(departed).or_default();
+        if peer.departed_at == Micros(0) {
+            peer.departed_at = self.now.monotonic;
+        }
+    }
+
     /// Goes on with the shards of departed members.
     pub(super) fn take_over(&mut self) {
-        // Shards of a node that nobody has removed wait for it: it may be on its way, or they came from an old dump.
-        let is_removed = |departed: &(MemberIndex, NodeId)| self.members.is_forgotten(departed.1);
-        let departed = self.members.departed().find(is_removed).map(|(index, _)| index);
-        let Some(departed) = self.estate.as_ref().map(|estate| estate.departed).or(departed) else { return };
+        let Some(departed) =
+            self.estate.as_ref().map(|estate| estate.departed).or_else(|| self.next_estate())
+        else {
+            return;
+        };
+        self.last_estate = departed;
         let is_heir = self.is_heir_of(departed);
         let mut estate = self.estate.take().unwrap_or(Estate { departed, cursor: 0, found: 0 });
         let mut handles: Vec<Handle> = Vec::new();
@@ -55,9 +65,20 @@ impl Cluster {
         }
         if estate.cursor != 0 {
             self.estate = Some(estate);
-        } else if estate.found == 0 && self.nobody_speaks_of(departed) {
-            self.release(departed);
+        } else if estate.found == 0 && self.nobody_has_more_of(departed) {
+            self.bury(departed);
         }
+    }
+
+    /// A departed member with whose shards something can be done now. Those of a node that nobody has removed wait for it: it may
+    /// be on its way, or they came from an old dump.
+    fn next_estate(&self) -> Option<MemberIndex> {
+        let departed = self.members.departed().filter(|(_, id)| self.members.is_forgotten(*id));
+        let ready = departed.map(|(index, _)| index).filter(|index| {
+            self.peers.contains_key(index) && (self.is_heir_of(*index) || self.nobody_has_more_of(*index))
+        });
+        // In turn: one may have to wait until what its heir has made of it arrives here.
+        ready.min_by_key(|index| (*index <= self.last_estate, *index))
     }
 
     /// Whether it is on us to take over the shards of this departed member, now.
@@ -77,27 +98,27 @@ impl Cluster {
             })
     }
 
-    /// Whether no member's digest mentions a departed one as if it still mattered.
-    fn nobody_speaks_of(&self, departed: MemberIndex) -> bool {
-        let head = self.peers.get(&departed).map_or(Seq::ZERO, |peer| peer.stream.head());
-        self.peers
-            .iter()
-            .filter(|(member, _)| self.members.index_of_live(**member))
-            .all(|(_, peer)| peer.holds.get(&departed).is_none_or(|holds| *holds <= head))
+    /// Whether every member is there, has heard of the removal, and says that it has nothing of the departed that is not here.
+    fn nobody_has_more_of(&self, departed: MemberIndex) -> bool {
+        let (now, own) = (self.now.monotonic, &self.peers[&departed]);
+        let mut others = self.members.peers().filter_map(|(index, _)| Some((index, self.peers.get(&index)?)));
+        others.all(|(member, peer)| {
+            let is_heard = peer.digests_at > own.departed_at
+                && self.members.state(member, now, self.timeout) == MemberState::Alive;
+            let holds = peer.holds.get(&departed);
+            is_heard
+                && holds
+                    .is_none_or(|holds| peer.has_buried.contains(&departed) && *holds <= own.stream.head())
+        })
     }
 
-    /// Forgets a departed member for good.
-    fn release(&mut self, departed: MemberIndex) {
-        self.peers.remove(&departed);
-        for peer in self.peers.values_mut() {
-            peer.holds.remove(&departed);
-            peer.has_buried.remove(&departed);
-        }
+    /// Nothing of a departed member is left.
+    fn bury(&mut self, departed: MemberIndex) {
+        let Some(peer) = self.peers.remove(&departed) else { return };
+        self.buried.insert(departed, peer.stream.head());
         for link in self.links.values_mut() {
-            link.indices.retain(|_, ours| *ours != departed);
             link.outgoing.remove(&departed);
             link.copying.remove(&departed);
         }
-        self.members.release(departed);
     }
 }

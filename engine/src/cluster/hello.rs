@@ -2,7 +2,7 @@
 
 use crate::cluster::frame::{Hello, MembersFrame, Refusal};
 use crate::cluster::gossip::GossipEntry;
-use crate::cluster::link::{Outgoing, Phase};
+use crate::cluster::link::{Link, Outgoing, Phase};
 use crate::cluster::members::{DialTarget, Greeting, News};
 use crate::cluster::nodes_file::ResetEpoch;
 use crate::cluster::wire::{Decoded, Reader};
@@ -171,14 +171,8 @@ impl Cluster {
         }
         let mut indices = std::collections::BTreeMap::new();
         for &(theirs, node) in &frame.indices {
-            let ours = match self.members.index_of(node).or_else(|| self.members.departed_index_of(node)) {
-                Some(ours) => Some(ours),
-                None => self.revive(node),
-            };
-            if let Some(ours) = ours {
-                if ours != MemberIndex::SELF {
-                    self.peers.entry(ours).or_default();
-                }
+            // Others have departed; if anything here is still to be known of them, `index_behind` gives them an index.
+            if let Some(ours) = self.members.index_of(node).or_else(|| self.members.departed_index_of(node)) {
                 indices.insert(theirs, ours);
             }
         }
@@ -189,14 +183,19 @@ impl Cluster {
         Ok(())
     }
 
-    /// Gives an index to a departed member that somebody still speaks of; it may have had one that was released.
-    pub(super) fn revive(&mut self, node: NodeId) -> Option<MemberIndex> {
-        let ours = self.members.add_departed(node, self.now.monotonic).ok()?;
-        self.peers.entry(ours).or_default();
-        for link in self.links.values_mut() {
-            let theirs = link.ids.iter().filter(|(_, id)| *id == node).map(|(theirs, _)| *theirs);
-            link.indices.extend(theirs.map(|theirs| (theirs, ours)));
+    /// Our index of a member that the peer speaks of. A departed one of whom nothing is kept here gets one: there is something of
+    /// it elsewhere, or a SET has seen it.
+    pub(super) fn index_behind(&mut self, link: &mut Link, theirs: MemberIndex) -> Option<MemberIndex> {
+        if let Some(&ours) = link.indices.get(&theirs) {
+            return Some(ours);
         }
+        let (_, node) = *link.ids.iter().find(|(index, _)| *index == theirs)?;
+        let known = self.members.index_of(node);
+        let ours = known.or_else(|| self.members.add_departed(node, self.now.monotonic).ok())?;
+        if ours != MemberIndex::SELF {
+            self.note_member(ours);
+        }
+        link.indices.insert(theirs, ours);
         Some(ours)
     }
 
@@ -231,6 +230,7 @@ impl Cluster {
 
     /// A member is none any more: its shards stay until somebody has taken them over.
     pub(super) fn note_departure(&mut self, member: MemberIndex) {
+        self.open_estate(member);
         self.node.keyspace.horizons.remove(member);
         if self.peers.get(&member).is_none_or(|peer| peer.as_of == Micros(0)) {
             self.node.keyspace.horizons.forget_past(self.now.monotonic);

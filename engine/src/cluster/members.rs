@@ -1,8 +1,8 @@
 //! The members of the cluster as this node knows them: who, where, since when silent, and whom to call.
 //!
 //! One table with stable small indices; what belongs to a member elsewhere (shards, links) is kept under its
-//! `MemberIndex`. Index 0 is this node. A removed member keeps its index, as *departed*, until `release`: its shards are
-//! still there then. Nothing here sends or reads a clock; the caller hands in what it hears.
+//! `MemberIndex`. Index 0 is this node. A removed member keeps its index, as *departed*: its shards are still there for a
+//! while, and records of SETs may mention it for good. Nothing here sends or reads a clock; the caller hands in what it hears.
 //!
 //! Being alive is evidence, not opinion: each heartbeat carries a stamp of its sender's own clock, members tell each other
 //! the highest stamp that they know of everybody, and only a *higher* (incarnation, stamp) counts as having heard from a
@@ -171,7 +171,7 @@ impl Member {
 }
 
 /// All members. Invariants: slot 0 is this node and never departed; `live` holds exactly the members that are not
-/// departed; no index is given twice before `release`.
+/// departed; an index is never given to another id.
 #[derive(Clone, Debug)]
 pub struct Members {
     slots: Vec<Option<Member>>,
@@ -245,7 +245,7 @@ impl Members {
         self.live.get(&id).copied()
     }
 
-    /// The departed member with that id, while its index is not released.
+    /// The departed member with that id.
     pub fn departed_index_of(&self, id: NodeId) -> Option<MemberIndex> {
         self.departed().find(|(_, departed)| *departed == id).map(|(index, _)| index)
     }
@@ -268,7 +268,7 @@ impl Members {
             .map(|index| (*index, &self.slot(*index).announced))
     }
 
-    /// Members that were removed and whose index is not released.
+    /// Members that were removed, and others that shards or records found here are of.
     pub fn departed(&self) -> impl Iterator<Item = (MemberIndex, NodeId)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| match slot {
             Some(member) if member.is_departed => Some((MemberIndex(index as u16), member.announced.id)),
@@ -286,7 +286,7 @@ impl Members {
         self.forgotten.iter().any(|forgotten| forgotten.id == id)
     }
 
-    /// An index for a departed member whose shards were found on disk.
+    /// An index for a departed member whose shards were found on disk, or that a peer speaks of.
     ///
     /// # Errors
     /// `MembersFull`; nothing has changed.
@@ -300,15 +300,6 @@ impl Members {
         member.is_departed = true;
         self.departed_revision += 1;
         self.put(member)
-    }
-
-    /// Gives the index of a departed member free. Call it when nothing is kept under it any more.
-    pub fn release(&mut self, index: MemberIndex) {
-        let slot = &mut self.slots[usize::from(index.0)];
-        assert!(slot.as_ref().is_none_or(|member| member.is_departed), "a live member keeps its index");
-        *slot = None;
-        self.departed_revision += 1;
-        self.drop_reports_by(index);
     }
 
     fn drop_reports_by(&mut self, index: MemberIndex) {
@@ -575,12 +566,12 @@ impl Members {
         Ok(index)
     }
 
-    /// The caller holds an index that has not been released.
+    /// The caller holds an index that was given out.
     fn slot(&self, index: MemberIndex) -> &Member {
-        self.slots[usize::from(index.0)].as_ref().expect("an index is used until it is released")
+        self.slots[usize::from(index.0)].as_ref().expect("an index that was given out")
     }
 
     fn slot_mut(&mut self, index: MemberIndex) -> &mut Member {
-        self.slots[usize::from(index.0)].as_mut().expect("an index is used until it is released")
+        self.slots[usize::from(index.0)].as_mut().expect("an index that was given out")
     }
 }

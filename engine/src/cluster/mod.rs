@@ -194,10 +194,14 @@ struct Peer {
     as_of: Micros,
     /// The link over which we get its stream though it is another member's.
     relay: Option<(LinkId, Micros)>,
-    /// In its last digest, what it has of others.
+    /// In its last heartbeat, what it has of others; those that departed and left nothing there are not mentioned.
     holds: BTreeMap<MemberIndex, Seq>,
-    /// In its last digest, whom it knows to be removed.
+    /// In its last heartbeat, whom it knows to be removed.
     has_buried: BTreeSet<MemberIndex>,
+    /// When that heartbeat came.
+    digests_at: Micros,
+    /// Since when we know that it has departed, or of what it has left.
+    departed_at: Micros,
     carried: link::Carried,
 }
 
@@ -231,6 +235,10 @@ pub struct Cluster {
     saved_revision: u64,
     /// Whose shards are being taken over, or looked for before they are forgotten.
     estate: Option<heir::Estate>,
+    /// The one that was looked at last.
+    last_estate: MemberIndex,
+    /// Departed members of which nothing is left here, with where their streams had come to.
+    buried: BTreeMap<MemberIndex, Seq>,
     traffic: Traffic,
     misbehaved: complaints::Complaints,
     refused: complaints::Complaints,
@@ -293,6 +301,8 @@ impl Cluster {
             next_housekeeping: now.monotonic,
             saved_revision: u64::MAX,
             estate: None,
+            last_estate: MemberIndex::SELF,
+            buried: BTreeMap::new(),
             traffic: Traffic::default(),
             misbehaved: complaints::Complaints::default(),
             refused: complaints::Complaints::default(),
@@ -311,6 +321,8 @@ impl Cluster {
                 peer.stream.restart_at(head);
             }
         }
+        let departed: Vec<MemberIndex> = cluster.members.departed().map(|(index, _)| index).collect();
+        departed.into_iter().for_each(|member| cluster.open_estate(member));
         for (member, head) in cluster.heads_on_disk() {
             if let Some(peer) = cluster.peers.get_mut(&member) {
                 peer.stream.restart_at(head.max(peer.stream.head()));

@@ -324,22 +324,6 @@ impl Cluster {
         }
     }
 
-    /// Our index of a member that the peer speaks of. Nothing was kept here any more of a departed one: it gets an index again,
-    /// since what a SET has seen of it may be needed yet.
-    fn index_behind(&mut self, link: &mut Link, theirs: MemberIndex) -> Option<MemberIndex> {
-        if let Some(&ours) = link.indices.get(&theirs) {
-            return Some(ours);
-        }
-        let (_, node) = *link.ids.iter().find(|(index, _)| *index == theirs)?;
-        let known = self.members.index_of(node).or_else(|| self.members.departed_index_of(node));
-        let ours = match known {
-            Some(ours) => ours,
-            None => self.revive(node)?,
-        };
-        link.indices.insert(theirs, ours);
-        Some(ours)
-    }
-
     /// Puts our indices of members in the place of the peer's.
     fn translate(&mut self, record: &mut Record, link: &mut Link) {
         record.observed.retain_mut(|observed| match self.index_behind(link, observed.member) {

@@ -58,7 +58,8 @@ impl Oracle {
                 set.value
             ));
         }
-        let counted = |id: NodeId| counted_in_the_end(ledger, generation, id, findings);
+        let has_heirs = !self.forgotten.is_empty();
+        let counted = |id: NodeId| counted_in_the_end(ledger, generation, id, findings, has_heirs);
         let expected = ledger.expected(generation, counted);
         if !expected.contains(first.value.units()) {
             let account = self.account(first.place.epoch, counter);
@@ -100,8 +101,15 @@ impl Oracle {
     }
 }
 
-/// An author's plain sum. After a crash: what itself, or whoever has a copy, states, if that is possible.
-fn counted_in_the_end(ledger: &Ledger, generation: Generation, id: NodeId, findings: &[Finding]) -> Range {
+/// An author's plain sum. After a crash: what itself, or whoever has a copy, states, if that is possible. Where there may be heirs,
+/// what a node states itself may hold what others had counted, so it says nothing of its own.
+fn counted_in_the_end(
+    ledger: &Ledger,
+    generation: Generation,
+    id: NodeId,
+    findings: &[Finding],
+    has_heirs: bool,
+) -> Range {
     let Some(author) = ledger.authors.get(&id) else { return Range::ZERO };
     let possible = author.in_the_end(ledger.seen(id, generation));
     if possible.is_exact() {
@@ -109,6 +117,7 @@ fn counted_in_the_end(ledger: &Ledger, generation: Generation, id: NodeId, findi
     }
     let own = findings.iter().find(|finding| finding.place.id == id);
     let stated = match own {
+        Some(_) if has_heirs => None,
         Some(finding) => Some(ledger.plain_own(id, &finding.state)),
         None => findings.iter().find_map(|f| f.state.peers.get(&id)).map(|copy| ledger.plain(id, copy)),
     };
