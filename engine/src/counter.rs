@@ -167,6 +167,8 @@ pub(crate) struct SinceStart {
     pub(crate) earlier: Vec<(u32, i128)>,
     /// How many subtractions there were; what was subtracted since is of the state that a peer may correct.
     subtractions: usize,
+    /// The number of that state; a later one replaces it.
+    from: Seq,
 }
 
 impl SinceStart {
@@ -364,7 +366,7 @@ impl Counter {
                     inheritance,
                     is_restated: is_unpublished,
                     since_start: since_start
-                        .map(|earlier| Box::new(SinceStart { counted: 0, earlier, subtractions })),
+                        .map(|earlier| Box::new(SinceStart { counted: 0, earlier, subtractions, from: seq })),
                     peers,
                     ..Full::default()
                 };
@@ -607,20 +609,25 @@ impl Counter {
         trail.note_own(before.units(), now, horizons.past_needed());
     }
 
-    /// Takes over the state of the own shard that a peer has kept, if it is later than ours; what was counted here since the
-    /// start comes on top. False if ours is as late.
-    pub(crate) fn recover(&mut self, copy: Stated, decimals: u8, now: Micros) -> bool {
+    /// Takes over the state of the own shard that a peer has kept, if it is later than the one that we have started from; what was
+    /// counted here since then comes on top. False if ours was as late, or it is of this `life` itself: of that incarnation
+    /// or a later one.
+    pub(crate) fn recover(&mut self, copy: Stated, life: u32, decimals: u8, now: Micros) -> bool {
         let full = self.make_full();
-        if copy.seq <= full.seq {
+        let known = full.since_start.as_ref().map_or(full.seq, |start| start.from);
+        if copy.seq <= known || copy.seq.incarnation >= life {
             return false;
         }
         full.begin_recovery(0);
         let mut since = 0;
-        if let Some(start) = &full.since_start {
+        if let Some(start) = &mut full.since_start {
             since = start.beyond(copy.seq.incarnation);
             full.subtracted.0.truncate(start.subtractions);
+            start.from = copy.seq;
         }
-        full.seq = copy.seq;
+        // What was published in this life said less: it is said anew.
+        full.is_restated |= full.seq > copy.seq;
+        full.seq = full.seq.max(copy.seq);
         full.generation = copy.generation;
         let mut units = copy.value.units();
         if let Some(record) = full.record.as_deref()
@@ -784,9 +791,9 @@ impl Full {
 
     /// From now on, notes what is counted beside the state that a peer may still correct.
     pub(crate) fn begin_recovery(&mut self, counted: i128) {
-        let subtractions = self.subtracted.0.len();
+        let (subtractions, from) = (self.subtracted.0.len(), self.seq);
         self.since_start
-            .get_or_insert_with(|| Box::new(SinceStart { counted, earlier: Vec::new(), subtractions }));
+            .get_or_insert_with(|| Box::new(SinceStart { counted, earlier: Vec::new(), subtractions, from }));
     }
 
     /// The same when the copies that peers hold are from before a CLUSTER RESET: all of the own shard came after them, unless

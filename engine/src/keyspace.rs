@@ -64,7 +64,7 @@ pub struct Keyspace {
     /// Our part of a generation.
     author: AtomicU64,
     /// Peers may still hold later states of own shards than we do: what is counted meanwhile is noted apart.
-    pub(crate) is_recovering: AtomicBool,
+    is_recovering: AtomicBool,
     own_stream: RwLock<OwnStream>,
     /// The highest floor of all stripes.
     floor: RwLock<Generation>,
@@ -330,6 +330,16 @@ impl Keyspace {
         *self.own_stream.read()
     }
 
+    /// Whether peers may still hold later states of own shards than we do.
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.is_recovering.load(Ordering::Relaxed)
+    }
+
+    /// From now on they may, or not.
+    pub(crate) fn set_recovering(&self, is_recovering: bool) {
+        self.is_recovering.store(is_recovering, Ordering::Relaxed);
+    }
+
     /// The highest floor of all stripes, for the disk.
     pub(crate) fn floor(&self) -> Generation {
         *self.floor.read()
@@ -444,7 +454,7 @@ impl Keyspace {
         let place = self.place(name);
         // The moment is looked up under the lock: what it needs is not forgotten before that.
         let stripe = self.lock(place.stripe);
-        let moment = match self.is_recovering.load(Ordering::Relaxed) {
+        let moment = match self.is_recovering() {
             true => None,
             false => self.horizons.moment_known(now),
         };
@@ -605,7 +615,7 @@ impl Keyspace {
                     if full.track.is_none() {
                         full.track = Some(Box::new(Track::start(now, before.own)));
                     }
-                    if self.is_recovering.load(Ordering::Relaxed) {
+                    if self.is_recovering() {
                         full.begin_recovery(own.units() - before.own.units());
                     }
                 }

@@ -176,20 +176,23 @@ impl Cluster {
         let Some(peer) = self.peers.get_mut(&member) else { return };
         // One that has lost something in a crash has less than it had.
         peer.acknowledged = if is_complete { applied } else { peer.acknowledged.min(applied) };
+        let is_late = self.late.contains(&member);
         if let Some(link) = self.links.get_mut(&id)
             && link.has_echoed
+            && !is_late
             && !link.outgoing.contains_key(&MemberIndex::SELF)
         {
             link.outgoing
                 .insert(MemberIndex::SELF, Outgoing { position: applied, has_gaps: false, walk: None });
         }
-        let Some(recovery) = &mut self.recovery else { return };
-        if !recovery.waiting.contains(&member) {
+        let recovery = self.recovery.as_ref().filter(|recovery| recovery.waiting.contains(&member));
+        if recovery.is_none() && !is_late {
             return;
         }
-        let position = recovery.position;
+        // What a late one has of this life it has from others; what of earlier lives lies below that is not known.
+        let position = recovery.map_or(Seq::ZERO, |recovery| recovery.position);
         if applied <= position {
-            recovery.waiting.remove(&member);
+            self.note_answer(member);
         } else if let Some(link) = self.links.get_mut(&id)
             && link.clock.is_known()
             && !link.has_asked_for_own

@@ -88,6 +88,7 @@ impl Cluster {
         let head = self.peers.get(&departed).map_or(Seq::ZERO, |peer| peer.stream.head());
         let mut others = self.members.peers().filter(|(index, _)| *index != MemberIndex::SELF);
         self.recovery.is_none()
+            && self.late.is_empty()
             && others.all(|(member, announced)| {
                 let Some(peer) = self.peers.get(&member) else { return false };
                 let is_here = self.members.state(member, now, self.timeout) == MemberState::Alive

@@ -238,9 +238,7 @@ impl Cluster {
         if let Some(id) = self.link_of.get(&member).copied() {
             self.close(id, "the node was removed from the cluster");
         }
-        if let Some(recovery) = &mut self.recovery {
-            recovery.waiting.remove(&member);
-        }
+        self.note_answer(member);
     }
 
     /// CLUSTER FORGET.

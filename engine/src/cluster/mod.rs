@@ -228,6 +228,10 @@ pub struct Cluster {
     publisher: Publisher,
     pace: Pace,
     recovery: Option<Recovery>,
+    /// Members that could not be asked at the start what they hold of our own shards, and will be.
+    late: BTreeSet<MemberIndex>,
+    /// Our incarnation when we began to publish: what has this one or a later is of this life. Until then the highest.
+    life: u32,
     epoch: ResetEpoch,
     effects: VecDeque<Effect>,
     next_heartbeat: Micros,
@@ -295,6 +299,8 @@ impl Cluster {
             peers: BTreeMap::new(),
             publisher,
             recovery: None,
+            late: BTreeSet::new(),
+            life: u32::MAX,
             epoch,
             effects: VecDeque::new(),
             next_heartbeat: now.monotonic,
@@ -505,7 +511,8 @@ impl Cluster {
 
     /// Asks everybody what they hold of our own shards before anything is published.
     fn begin_recovery(&mut self, members: &[MemberIndex]) {
-        self.node.keyspace.is_recovering.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.node.keyspace.set_recovering(true);
+        self.life = u32::MAX;
         self.recovery = Some(Recovery {
             since: self.now.monotonic,
             waiting: members.iter().copied().collect(),
@@ -519,11 +526,29 @@ impl Cluster {
             // What was handed back is part of our stream again: whoever lacks it gets it from us.
             self.publisher.stream.restart_at(recovery.recovered);
             self.publisher.stream.note_removed(recovery.recovered);
+            self.late = recovery.waiting;
         }
         self.node.keyspace.horizons.forget_past(self.now.monotonic);
-        self.node.keyspace.is_recovering.store(false, std::sync::atomic::Ordering::Relaxed);
         self.publisher.set_incarnation(self.members.own().incarnation);
+        self.life = self.members.own().incarnation;
         self.sign();
+        self.end_late_recovery();
+    }
+
+    /// A member has answered what it holds of our own shards, or is none any more.
+    fn note_answer(&mut self, member: MemberIndex) {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.waiting.remove(&member);
+        }
+        if self.late.remove(&member) {
+            self.end_late_recovery();
+        }
+    }
+
+    /// While somebody may still hold a later state of own shards, what is counted beside it is kept apart.
+    fn end_late_recovery(&mut self) {
+        self.node.keyspace.set_recovering(!self.late.is_empty());
+        self.node.keyspace.horizons.forget_past(self.now.monotonic);
         self.publisher.publish_all();
     }
 
@@ -618,7 +643,8 @@ impl Cluster {
         self.node.set_id(self.members.own().id);
         self.sign();
         self.recovery = None;
-        self.node.keyspace.is_recovering.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.late.clear();
+        self.node.keyspace.set_recovering(false);
         self.save_nodes();
         self.refresh_view();
         TaskResult::Ok

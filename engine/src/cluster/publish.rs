@@ -181,7 +181,7 @@ impl Publisher {
     fn walk(&mut self, keyspace: &Keyspace) {
         let Some(cursor) = self.first_walk else { return };
         let next = keyspace.walk_all(cursor, STEP as u64, |handle, counter| {
-            if let Some(full) = counter.full_mut() {
+            if let Some(full) = counter.full_mut().filter(|_| !keyspace.is_recovering()) {
                 full.end_recovery();
             }
             counter.begin_at(keyspace.floor());
@@ -318,6 +318,9 @@ impl Publisher {
         let is_told_again =
             full.has_published_zero && full.record().is_none_or(|record| record.value.is_zero());
         full.has_published_zero = is_zero;
+        if keyspace.is_recovering() {
+            full.begin_recovery(0);
+        }
         let seq = Seq { incarnation: self.incarnation, n: self.next_n };
         self.next_n += 1;
         self.published += 1;

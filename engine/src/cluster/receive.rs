@@ -108,12 +108,17 @@ impl Cluster {
             return false;
         }
         match origin {
-            MemberIndex::SELF => self.recovery.is_some(),
+            MemberIndex::SELF => self.is_asking(link),
             origin if link.member() == Some(origin) => true,
             origin => {
                 self.peers.get(&origin).and_then(|peer| peer.relay).is_some_and(|(id, _)| id == link.id)
             }
         }
+    }
+
+    /// Whether what the peer holds of our own shards may be later than what we have.
+    fn is_asking(&self, link: &Link) -> bool {
+        self.recovery.is_some() || link.member().is_some_and(|member| self.late.contains(&member))
     }
 
     /// Applies the updates of a frame, or passes over them if the stream is not wanted. False if one of them could not be
@@ -219,7 +224,7 @@ impl Cluster {
             };
             let acknowledged = self.node.keyspace.acknowledged();
             if let Some(record) = &update.record {
-                if self.recovery.is_some() && record.generation > counter.generation() {
+                if self.is_asking(link) && record.generation > counter.generation() {
                     counter.make_full().begin_recovery(0);
                 }
                 let mut record = record.clone();
@@ -230,7 +235,7 @@ impl Cluster {
             }
             if origin == MemberIndex::SELF {
                 let copy = Stated { member: origin, generation, seq: update.seq, value: update.value };
-                let is_later = counter.recover(copy, update.decimals, now);
+                let is_later = counter.recover(copy, self.life, update.decimals, now);
                 if let (true, true, Some(full)) = (is_later, moving.is_some(), counter.full_mut()) {
                     // Whoever has the copy draws its line on until it hears where the shard stands.
                     full.is_restated = true;
@@ -273,9 +278,11 @@ impl Cluster {
             return;
         }
         if origin == MemberIndex::SELF {
-            if let (Some(recovery), Some(sender)) = (&mut self.recovery, sender) {
-                recovery.waiting.remove(&sender);
+            if let Some(recovery) = &mut self.recovery {
                 recovery.recovered = recovery.recovered.max(header.to);
+            }
+            if let Some(sender) = sender {
+                self.note_answer(sender);
             }
             return;
         }

@@ -35,7 +35,7 @@ impl Reached {
 impl Cluster {
     /// Removes what reads zero and is known to everybody, and sees to it that what cancels out becomes zero.
     pub(super) fn collect_zeros(&mut self) {
-        if !self.node.keyspace.dirty.is_on() || self.recovery.is_some() {
+        if !self.node.keyspace.dirty.is_on() || self.recovery.is_some() || !self.late.is_empty() {
             return;
         }
         let now = self.now.monotonic;
