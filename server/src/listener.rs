@@ -194,14 +194,17 @@ fn admit(accepted: Accepted, admitted: usize, node: &Node) -> Option<Accepted> {
 
 fn is_protected_from(accepted: &Accepted, settings: &Settings) -> bool {
     match accepted {
-        Accepted::Tcp(stream) => {
-            settings.protected_mode
-                && settings.requirepass.is_empty()
-                && settings.bind.is_empty()
-                && !stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback())
-        }
+        Accepted::Tcp(stream) => is_stranger(stream.peer_addr().ok().map(|addr| addr.ip()), settings),
         Accepted::Unix(..) => false,
     }
+}
+
+/// Whether protected mode keeps out who connects from there, or from who knows where.
+fn is_stranger(from: Option<IpAddr>, settings: &Settings) -> bool {
+    settings.protected_mode
+        && settings.requirepass.is_empty()
+        && settings.bind.is_empty()
+        && !from.is_some_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// Says why and closes; the socket's buffer is empty, so the text fits or the client is gone.
@@ -222,5 +225,31 @@ fn set_up(stream: &std::net::TcpStream, settings: &Settings) {
             .with_interval(Duration::from_secs(u64::from(settings.tcp_keepalive_secs / 3).max(1)))
             .with_retries(3);
         socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::settings::Secret;
+
+    #[test]
+    fn protected_mode_keeps_out_other_machines_until_somebody_has_thought_of_them() {
+        let is_out = |from: &str, settings: &Settings| is_stranger(Some(from.parse().unwrap()), settings);
+        let defaults = Settings::default();
+        for own in ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"] {
+            assert!(!is_out(own, &defaults), "{own}");
+        }
+        for other in ["10.0.0.1", "192.168.1.1", "::2", "fe80::1", "::ffff:10.0.0.1", "0.0.0.0"] {
+            assert!(is_out(other, &defaults), "{other}");
+            for settings in [
+                Settings { protected_mode: false, ..Settings::default() },
+                Settings { requirepass: Secret(b"word".to_vec()), ..Settings::default() },
+                Settings { bind: vec!["*".to_owned()], ..Settings::default() },
+            ] {
+                assert!(!is_out(other, &settings), "{other}");
+            }
+        }
+        assert!(is_stranger(None, &defaults));
     }
 }

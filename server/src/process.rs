@@ -3,7 +3,9 @@
 use engine::settings::Supervised;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -90,11 +92,16 @@ pub(crate) fn raise_descriptor_limit(max_clients: u32) {
     }
 }
 
-/// Tells systemd about a change of state, where it supervises us (sd_notify(3): a datagram to `NOTIFY_SOCKET`).
+/// Tells systemd about a change of state, where it supervises us (sd_notify(3): a datagram to `NOTIFY_SOCKET`, which is a
+/// path, or behind an `@` the name of a socket that has none).
 pub(crate) fn notify_supervisor(supervised: Supervised, state: &str) {
     let is_asked = matches!(supervised, Supervised::Systemd | Supervised::Auto);
     let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|_| is_asked) else { return };
-    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(state.as_bytes(), &path));
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let sent = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
     if let Err(error) = sent {
         log::warn!("can't notify systemd at {}: {error}", path.display());
     }

@@ -388,8 +388,8 @@ fn a_damaged_dump_stops_the_start() {
     let middle = dump.len() / 2;
     dump[middle] ^= 1;
     std::fs::write(dir.path().join("dump.ddb"), dump).unwrap();
-    let mut command = support::command(support::free_port(), dir.path(), &["--bind", "127.0.0.1"], &[]);
-    let ended = command.output().unwrap();
+    let ended =
+        support::refused(support::command(support::free_port(), dir.path(), &["--bind", "127.0.0.1"], &[]));
     assert_eq!(ended.status.code(), Some(1));
     let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
     assert!(said.contains("dump.ddb") && said.contains("byte "), "{said}");

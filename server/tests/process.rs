@@ -5,10 +5,11 @@
 mod support;
 
 use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
-use support::{Conn, PATIENCE, Server, await_ready, command, eventually, free_port, request};
+use support::{Conn, PATIENCE, Server, await_ready, command, eventually, free_port, refused, request};
 use tempfile::TempDir;
 
 #[test]
@@ -110,8 +111,8 @@ fn a_second_server_does_not_touch_the_pid_file_of_the_first() {
     let first = Server::with(&options);
     let written = std::fs::read_to_string(&pid_file).unwrap();
     assert_eq!(written.trim(), first.pid().to_string());
-    let mut second = command(first.port, dir.path(), &["--bind", "127.0.0.1"], &options);
-    assert!(!second.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+    let second = command(first.port, dir.path(), &["--bind", "127.0.0.1"], &options);
+    assert!(!refused(second).status.success());
     assert_eq!(std::fs::read_to_string(&pid_file).unwrap(), written);
     first.signal("TERM");
     eventually("the pid file goes with its server", || !pid_file.exists());
@@ -152,10 +153,22 @@ fn a_background_server_has_its_configuration_from_standard_input() {
 fn systemd_is_told_of_start_and_end() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
+    assert_notified(&dir, &UnixDatagram::bind(&path).unwrap(), path.to_str().unwrap());
+}
+
+/// systemd's own name for it begins with `@` in containers: a socket without a file.
+#[test]
+fn systemd_is_told_through_a_socket_without_a_file() {
+    let dir = TempDir::new().unwrap();
+    let name = format!("discnt-{}", dir.path().file_name().unwrap().to_str().unwrap());
+    let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    assert_notified(&dir, &socket, &format!("@{name}"));
+}
+
+fn assert_notified(dir: &TempDir, socket: &UnixDatagram, path: &str) {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut start = command(free_port(), dir.path(), &["--bind", "127.0.0.1"], &["--supervised", "systemd"]);
-    start.env("NOTIFY_SOCKET", &path);
+    start.env("NOTIFY_SOCKET", path);
     let mut child = await_ready(start).expect("the port was free a moment ago");
     let mut buf = [0; 100];
     let len = socket.recv(&mut buf).unwrap();
@@ -212,16 +225,15 @@ fn the_unix_socket_has_its_permissions_and_takes_no_file_from_others() {
     let server = Server::with(&options);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(Conn::unix(&path).run("INCR a"), "$1|1|");
-    let refused = |options: &[&str]| {
+    let is_refused = |options: &[&str]| {
         let dir = TempDir::new().unwrap();
-        let mut other = command(free_port(), dir.path(), &["--bind", "127.0.0.1"], options);
-        !other.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+        !refused(command(free_port(), dir.path(), &["--bind", "127.0.0.1"], options)).status.success()
     };
-    assert!(refused(&options), "another server listens there");
+    assert!(is_refused(&options), "another server listens there");
     assert_eq!(Conn::unix(&path).run("INCR a"), "$1|2|");
     let file = dir.path().join("precious");
     std::fs::write(&file, "text").unwrap();
-    assert!(refused(&["--unixsocket", file.to_str().unwrap()]));
+    assert!(is_refused(&["--unixsocket", file.to_str().unwrap()]));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
     server.signal("TERM");
     eventually("the socket goes with its server", || !path.exists());
