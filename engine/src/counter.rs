@@ -169,6 +169,8 @@ pub(crate) struct SinceStart {
     subtractions: usize,
     /// The number of that state; a later one replaces it.
     from: Seq,
+    /// A peer had it, and we did not.
+    is_from_peer: bool,
 }
 
 impl SinceStart {
@@ -180,6 +182,9 @@ impl SinceStart {
 }
 
 impl Counter {
+    /// To `recover` before anything is published.
+    pub(crate) const NO_LIFE: u32 = u32::MAX;
+
     pub(crate) fn new(name: &[u8], precision: PrecisionId) -> Counter {
         Counter {
             name: Name::from_slice(name),
@@ -365,8 +370,15 @@ impl Counter {
                     subtracted,
                     inheritance,
                     is_restated: is_unpublished,
-                    since_start: since_start
-                        .map(|earlier| Box::new(SinceStart { counted: 0, earlier, subtractions, from: seq })),
+                    since_start: since_start.map(|earlier| {
+                        Box::new(SinceStart {
+                            counted: 0,
+                            earlier,
+                            subtractions,
+                            from: seq,
+                            is_from_peer: false,
+                        })
+                    }),
                     peers,
                     ..Full::default()
                 };
@@ -623,10 +635,10 @@ impl Counter {
         if let Some(start) = &mut full.since_start {
             since = start.beyond(copy.seq.incarnation);
             full.subtracted.0.truncate(start.subtractions);
-            start.from = copy.seq;
+            (start.from, start.is_from_peer) = (copy.seq, true);
         }
-        // What was published in this life said less: it is said anew.
-        full.is_restated |= full.seq > copy.seq;
+        // Since we publish, others have passed over what came before this life: it is said anew.
+        full.is_restated |= life != Counter::NO_LIFE;
         full.seq = full.seq.max(copy.seq);
         full.generation = copy.generation;
         let mut units = copy.value.units();
@@ -792,8 +804,9 @@ impl Full {
     /// From now on, notes what is counted beside the state that a peer may still correct.
     pub(crate) fn begin_recovery(&mut self, counted: i128) {
         let (subtractions, from) = (self.subtracted.0.len(), self.seq);
-        self.since_start
-            .get_or_insert_with(|| Box::new(SinceStart { counted, earlier: Vec::new(), subtractions, from }));
+        self.since_start.get_or_insert_with(|| {
+            Box::new(SinceStart { counted, earlier: Vec::new(), subtractions, from, is_from_peer: false })
+        });
     }
 
     /// The same when the copies that peers hold are from before a CLUSTER RESET: all of the own shard came after them, unless
@@ -809,6 +822,16 @@ impl Full {
         }
     }
 
+    /// Publishing begins; others have our stream up to `head`.
+    pub(crate) fn begin_publishing(&mut self, head: Seq) {
+        if let Some(start) = &mut self.since_start {
+            // A life of ours in between had not got it back, so some who know what that has published may not have it.
+            let was_passed_over = start.from.incarnation < head.incarnation;
+            self.is_restated |= std::mem::take(&mut start.is_from_peer) && was_passed_over;
+        }
+    }
+
+    /// No peer can hold a later state any more.
     pub(crate) fn end_recovery(&mut self) {
         self.since_start = None;
     }

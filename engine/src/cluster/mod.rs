@@ -39,6 +39,7 @@ use crate::cluster::nodes_file::NodesFile;
 use crate::cluster::publish::Publisher;
 use crate::cluster::stream::Stream;
 use crate::cluster::view::Traffic;
+use crate::counter::Counter;
 use crate::ids::{Generation, MemberIndex, NodeId, Seq};
 use crate::keyspace::Cause;
 use crate::node::{Node, TaskResult};
@@ -230,7 +231,7 @@ pub struct Cluster {
     recovery: Option<Recovery>,
     /// Members that could not be asked at the start what they hold of our own shards, and will be.
     late: BTreeSet<MemberIndex>,
-    /// Our incarnation when we began to publish: what has this one or a later is of this life. Until then the highest.
+    /// Our incarnation when we began to publish: what has this one or a later is of this life.
     life: u32,
     epoch: ResetEpoch,
     effects: VecDeque<Effect>,
@@ -300,7 +301,7 @@ impl Cluster {
             publisher,
             recovery: None,
             late: BTreeSet::new(),
-            life: u32::MAX,
+            life: Counter::NO_LIFE,
             epoch,
             effects: VecDeque::new(),
             next_heartbeat: now.monotonic,
@@ -512,7 +513,7 @@ impl Cluster {
     /// Asks everybody what they hold of our own shards before anything is published.
     fn begin_recovery(&mut self, members: &[MemberIndex]) {
         self.node.keyspace.set_recovering(true);
-        self.life = u32::MAX;
+        self.life = Counter::NO_LIFE;
         self.recovery = Some(Recovery {
             since: self.now.monotonic,
             waiting: members.iter().copied().collect(),

@@ -180,9 +180,13 @@ impl Publisher {
     /// Publishes own shards that were never published, some at a time.
     fn walk(&mut self, keyspace: &Keyspace) {
         let Some(cursor) = self.first_walk else { return };
+        let head = self.stream.head();
         let next = keyspace.walk_all(cursor, STEP as u64, |handle, counter| {
-            if let Some(full) = counter.full_mut().filter(|_| !keyspace.is_recovering()) {
-                full.end_recovery();
+            if let Some(full) = counter.full_mut() {
+                full.begin_publishing(head);
+                if !keyspace.is_recovering() {
+                    full.end_recovery();
+                }
             }
             counter.begin_at(keyspace.floor());
             let is_ours = !counter.own().is_zero() || !counter.generation().is_zero();

@@ -44,6 +44,10 @@ impl Oracle {
             {
                 ledger.note_loss(author, &survivors, author == id);
             }
+            let is_lost = |author: &NodeId| ledger.is_lost(*author, &survivors);
+            if self.unsettled.iter().filter(|known| !self.forgotten.contains(known)).any(is_lost) {
+                self.forgotten.iter().for_each(|departed| ledger.note_lost_estate(*departed, &survivors));
+            }
             if is_for_good {
                 ledger.note_line(id, &survivors);
             }
@@ -74,6 +78,23 @@ impl Ledger {
         let slack = survivors.iter().filter_map(|survivor| survivor.state.slacks.get(&id)).max();
         if let (Some(slack), Some(author)) = (slack, self.authors.get_mut(&id)) {
             author.spread = author.spread.widened(slack.units());
+        }
+    }
+
+    /// Whether nobody has the latest state of an author's shard that was seen.
+    fn is_lost(&self, author: NodeId, survivors: &[Survivor]) -> bool {
+        let best =
+            survivors.iter().filter_map(|survivor| survivor.shard(author)).map(|shard| shard.seq).max();
+        self.authors.get(&author).is_some_and(|known| best.unwrap_or_default() < known.max_seq)
+    }
+
+    /// Something of the living is lost, and nobody has the shard of one that has departed: its heir may have been the one who
+    /// lost it, after all others had dropped it.
+    fn note_lost_estate(&mut self, departed: NodeId, survivors: &[Survivor]) {
+        if survivors.iter().all(|survivor| survivor.shard(departed).is_none())
+            && let Some(author) = self.authors.get_mut(&departed)
+        {
+            author.spread = author.spread.hull(Range::exactly(-author.counted));
         }
     }
 
