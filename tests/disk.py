@@ -388,6 +388,34 @@ def a_stuck_disk_holds_back_under_always_only_what_must_be_safe():
             slow.takes(0)
 
 
+def all_who_wait_for_a_slow_disk_share_one_sync():
+    if shutil.which("cc") is None:
+        return "SKIPPED: there is no C compiler"
+    count, rounds = 50, 20
+    with Directory() as directory:
+        slow = SlowDisk(directory, "--appendfsync", "always")
+        with slow.node as node:
+            asker = node.start().client()
+            clients = [node.client() for _ in range(count)]
+            # A write and a sync take so long each: longer than this test needs to send a request on every connection.
+            slow.takes(20)
+            before = int(asker.info()["log_syncs"])
+            for client in clients:
+                client.send(("INCR", "a"))
+            for _ in range(rounds):
+                for client in clients:
+                    client.receive()
+                    client.send(("INCR", "a"))
+            for client in clients:
+                client.receive()
+            replies = (rounds + 1) * count
+            syncs = int(asker.info()["log_syncs"]) - before
+            slow.takes(0)
+    # Two halves that take turns, each waiting for the sync of the other, would be 25.
+    assert replies / syncs > 30, "%d replies with %d syncs" % (replies, syncs)
+    return "%.1f replies per sync" % (replies / syncs)
+
+
 def wait_until(is_so, limit_secs, tell):
     deadline = time.monotonic() + limit_secs
     while not is_so():

@@ -902,10 +902,20 @@ impl Keyspace {
         which: Changed,
         number: usize,
         limit: usize,
+        see: impl FnMut(Handle, &mut Counter),
+    ) -> bool {
+        self.drain_locked(&mut self.lock(number), which, number, limit, see)
+    }
+
+    fn drain_locked(
+        &self,
+        stripe: &mut Stripe,
+        which: Changed,
+        number: usize,
+        limit: usize,
         mut see: impl FnMut(Handle, &mut Counter),
     ) -> bool {
-        let mut stripe = self.lock(number);
-        let Stripe { counters, lists, .. } = &mut *stripe;
+        let Stripe { counters, lists, .. } = stripe;
         let Lists { dirty, unlogged, .. } = lists;
         let handle = |index| Handle { stripe: number as u16, index };
         let (list, listening) = match which {

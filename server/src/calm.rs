@@ -2,6 +2,9 @@
 //! find one request each time it looks, and spend more on looking than on serving. So, as network cards hold interrupts back,
 //! it naps for a moment before it looks again, and finds several.
 //!
+//! A thread whose replies wait for the disk never naps either: those that have become safe meanwhile would wait for the end
+//! of the nap.
+//!
 //! A nap takes some ten microseconds of a request's time where there are 20,000 requests or more a second from many
 //! clients; a thread that has few clients or little to do never naps.
 
@@ -35,9 +38,10 @@ impl Calm {
         self.found.store(self.found.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
     }
 
-    /// So many connections were busy lately, and had so many batches executed per second.
-    pub(crate) fn judge(&self, connections: usize, batches_per_sec: u64) {
-        self.is_on.store(connections >= CROWD && batches_per_sec >= BUSTLE, Ordering::Relaxed);
+    /// So many connections were busy lately, had so many batches executed per second, and did or did not wait for the disk.
+    pub(crate) fn judge(&self, connections: usize, batches_per_sec: u64, awaits_disk: bool) {
+        let is_on = connections >= CROWD && batches_per_sec >= BUSTLE && !awaits_disk;
+        self.is_on.store(is_on, Ordering::Relaxed);
     }
 
     /// Called when a thread has nothing to do: naps if it should.
@@ -62,7 +66,7 @@ mod tests {
     fn only_a_thread_that_many_keep_busy_naps() {
         let naps = |connections, batches_per_sec, found| {
             let calm = Calm::default();
-            calm.judge(connections, batches_per_sec);
+            calm.judge(connections, batches_per_sec, false);
             (0..found).for_each(|_| calm.note_batch());
             calm.is_nap_due()
         };
@@ -73,9 +77,16 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_whose_replies_wait_for_the_disk_does_not_nap() {
+        let calm = Calm::default();
+        calm.judge(CROWD, BUSTLE, true);
+        assert!(!calm.is_nap_due());
+    }
+
+    #[test]
     fn what_was_found_counts_once() {
         let calm = Calm::default();
-        calm.judge(CROWD, BUSTLE);
+        calm.judge(CROWD, BUSTLE, false);
         (0..ENOUGH).for_each(|_| calm.note_batch());
         assert_eq!([calm.is_nap_due(), calm.is_nap_due()], [false, true]);
     }
@@ -83,9 +94,9 @@ mod tests {
     #[test]
     fn naps_end_when_the_crowd_has_gone() {
         let calm = Calm::default();
-        calm.judge(CROWD, BUSTLE);
+        calm.judge(CROWD, BUSTLE, false);
         assert!(calm.is_nap_due());
-        calm.judge(1, 10);
+        calm.judge(1, 10, false);
         assert!(!calm.is_nap_due());
     }
 }

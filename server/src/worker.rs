@@ -66,6 +66,8 @@ struct Turns {
     busy: Cell<usize>,
     /// Batches since then.
     count: Cell<u32>,
+    /// Whether replies have waited for the disk since then.
+    awaits_disk: Cell<bool>,
     /// To which thread it gives connections, and how many more.
     to: Cell<usize>,
     left: Cell<usize>,
@@ -123,14 +125,14 @@ impl Worker {
         let Some(disk) = &self.disk else { return Poll::Ready(()) };
         let durability = &disk.durability;
         if durability.is_safe(ticket) {
-            self.waiting_for_disk.borrow_mut().remove(&client);
             return Poll::Ready(());
         }
         let known = self.waiting_for_disk.borrow_mut().insert(client, (ticket, waker.clone()));
         if known.is_none_or(|(known, _)| known != ticket) {
-            durability.want(ticket);
+            durability.want(self.number, ticket);
+            self.turns.awaits_disk.set(true);
         }
-        Poll::Pending
+        if durability.is_safe(ticket) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// The connection waits no more.
@@ -181,7 +183,7 @@ impl Worker {
         turns.judgement.set(turns.judgement.get().wrapping_add(1));
         let busy = turns.busy.replace(0);
         let count = u64::from(turns.count.replace(0));
-        self.calm.judge(busy, count * 1_000_000 / elapsed);
+        self.calm.judge(busy, count * 1_000_000 / elapsed, turns.awaits_disk.replace(false));
         let (to, left) = match self.crew.advise(self.number, percent, now, crew::idle_ticks) {
             Advice::Keep => (0, 0),
             Advice::GiveHalf(to) => (to, busy / 2),

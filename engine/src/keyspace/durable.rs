@@ -62,17 +62,15 @@ impl Keyspace {
 
     /// Takes a stripe's removed names and then at most `limit` of its changed counters off their lists. True if some are left.
     pub(crate) fn drain_log(&self, number: usize, limit: usize, mut see: impl FnMut(Noted<'_>)) -> bool {
-        {
-            let mut stripe = self.lock(number);
-            stripe.lists.removed.drain(..).for_each(|name| see(Noted::Gone(&name)));
-            if stripe.lists.removed.capacity() > MAX_IDLE_LIST {
-                stripe.lists.removed = Vec::new();
-            }
-            if stripe.lists.unlogged.is_empty() {
-                return false;
-            }
+        let mut stripe = self.lock(number);
+        stripe.lists.removed.drain(..).for_each(|name| see(Noted::Gone(&name)));
+        if stripe.lists.removed.capacity() > MAX_IDLE_LIST {
+            stripe.lists.removed = Vec::new();
         }
-        self.drain(Changed::Unlogged, number, limit, |_, counter| see(Noted::Changed(counter)))
+        !stripe.lists.unlogged.is_empty()
+            && self.drain_locked(&mut stripe, Changed::Unlogged, number, limit, |_, counter| {
+                see(Noted::Changed(counter));
+            })
     }
 
     /// Calls `see` with some hundred counters from `cursor` on, those included that users do not see; returns where to go

@@ -6,6 +6,9 @@ use super::format::{BLOCK_HEADER_BYTES, BLOCK_TARGET_BYTES};
 /// A block in the making: 32 bytes of room for its header, then its body.
 pub(crate) type Chunk = Vec<u8>;
 
+/// Room that a block begins with: enough for what a group of clients changes between two syncs.
+const LEAST_CAPACITY: usize = 4 << 10;
+
 /// The states to commit in one step, in order: the last one of a (kind, key) wins.
 ///
 /// It is as large as its records; blocks of about [`BLOCK_TARGET_BYTES`] are cut while it fills.
@@ -42,7 +45,9 @@ impl Batch {
         let is_full =
             self.chunks.last().is_none_or(|chunk| chunk.len() >= BLOCK_HEADER_BYTES + BLOCK_TARGET_BYTES);
         if is_full {
-            self.chunks.push(vec![0; BLOCK_HEADER_BYTES]);
+            let mut chunk = Chunk::with_capacity(LEAST_CAPACITY);
+            chunk.resize(BLOCK_HEADER_BYTES, 0);
+            self.chunks.push(chunk);
         }
         let chunk = self.chunks.last_mut().expect("a chunk was pushed if there was none");
         record.encode(chunk);

@@ -23,17 +23,25 @@ pub(crate) struct Durability {
     begun: AtomicU64,
     /// All collections up to this one are safe.
     safe: AtomicU64,
-    /// The highest ticket that somebody waits for.
-    wanted: AtomicU64,
     /// Replies held back since the last collection began.
     waiting: AtomicU64,
     /// How many of them wake the disk's thread.
     enough: AtomicU64,
     /// Whether a change wakes it that nobody waits for.
     heeds_changes: AtomicBool,
-    /// One per I/O thread: woken when `safe` has grown.
-    lanes: Box<[AtomicWaker]>,
+    /// One per I/O thread.
+    lanes: Box<[Lane]>,
     disk_thread: OnceLock<Thread>,
+}
+
+/// What an I/O thread waits for.
+#[derive(Default)]
+struct Lane {
+    /// The highest ticket that it has asked for.
+    wanted: AtomicU64,
+    /// Woken when something that it has asked for is safe. A thread without such replies is left alone: waking it would cost
+    /// more than all else that the disk's thread does between two syncs.
+    waker: AtomicWaker,
 }
 
 impl Durability {
@@ -42,11 +50,10 @@ impl Durability {
         Durability {
             begun: AtomicU64::new(0),
             safe: AtomicU64::new(0),
-            wanted: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             enough: AtomicU64::new(1),
             heeds_changes: AtomicBool::new(true),
-            lanes: (0..io_threads).map(|_| AtomicWaker::new()).collect(),
+            lanes: (0..io_threads).map(|_| Lane::default()).collect(),
             disk_thread: OnceLock::new(),
         }
     }
@@ -58,12 +65,14 @@ impl Durability {
 
     /// Whether all changes with this ticket are on the disk.
     pub(crate) fn is_safe(&self, ticket: u64) -> bool {
-        self.safe.load(Ordering::Acquire) >= ticket
+        self.safe.load(Ordering::SeqCst) >= ticket
     }
 
-    /// Asks, for one more reply, that a ticket become safe soon.
-    pub(crate) fn want(&self, ticket: u64) {
-        self.wanted.fetch_max(ticket, Ordering::AcqRel);
+    /// Asks, for one more reply of an I/O thread, that a ticket become safe soon. Ask `is_safe` afterwards: only what becomes
+    /// safe from then on wakes the thread.
+    pub(crate) fn want(&self, io_thread: usize, ticket: u64) {
+        // In one order for all with `note_safe`: either it sees this ticket, or `is_safe` sees what it has made safe.
+        self.lanes[io_thread].wanted.fetch_max(ticket, Ordering::SeqCst);
         // In one order for all with `expect`: either it sees this reply, or this sees what is enough.
         let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
         if waiting >= self.enough.load(Ordering::SeqCst) {
@@ -90,9 +99,9 @@ impl Durability {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Has this I/O thread woken when more is safe.
+    /// Has this I/O thread woken when more of what it wants is safe.
     pub(crate) fn register(&self, io_thread: usize, waker: &Waker) {
-        self.lanes[io_thread].register(waker);
+        self.lanes[io_thread].waker.register(waker);
     }
 
     /// Wakes the disk's thread.
@@ -109,7 +118,8 @@ impl Durability {
 
     /// Whether somebody waits for something that is not safe.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Acquire) > self.safe.load(Ordering::Acquire)
+        let safe = self.safe.load(Ordering::Acquire);
+        self.lanes.iter().any(|lane| lane.wanted.load(Ordering::Acquire) > safe)
     }
 
     /// The disk's thread begins a collection; returns how many replies wait for it, about.
@@ -121,8 +131,11 @@ impl Durability {
     /// All collections that have begun are safe.
     pub(crate) fn note_safe(&self) {
         let begun = self.begun.load(Ordering::Acquire);
-        if self.safe.swap(begun, Ordering::AcqRel) < begun {
-            self.lanes.iter().for_each(AtomicWaker::wake);
+        let before = self.safe.swap(begun, Ordering::SeqCst);
+        for lane in &self.lanes {
+            if before < begun && lane.wanted.load(Ordering::SeqCst) > before {
+                lane.waker.wake();
+            }
         }
     }
 }
@@ -130,6 +143,7 @@ impl Durability {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn a_ticket_taken_during_a_collection_is_safe_after_the_next() {
@@ -137,8 +151,8 @@ mod tests {
         let early = durability.ticket();
         durability.begin();
         let late = durability.ticket();
-        durability.want(early);
-        durability.want(late);
+        durability.want(0, early);
+        durability.want(0, late);
         durability.note_safe();
         assert!(durability.is_safe(early) && !durability.is_safe(late) && durability.is_wanted());
         durability.begin();
@@ -146,12 +160,41 @@ mod tests {
         assert!(durability.is_safe(late) && !durability.is_wanted());
     }
 
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicU64);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn only_threads_that_wait_for_something_are_woken() {
+        let durability = Durability::new(2);
+        let woken: [Arc<Woken>; 2] = Default::default();
+        let counts_after_sync = || {
+            for (io_thread, woken) in woken.iter().enumerate() {
+                durability.register(io_thread, &Arc::clone(woken).into());
+            }
+            durability.begin();
+            durability.note_safe();
+            [0, 1].map(|io_thread: usize| woken[io_thread].0.load(Ordering::Relaxed))
+        };
+        durability.want(1, durability.ticket());
+        assert_eq!(counts_after_sync(), [0, 1]);
+        assert_eq!(counts_after_sync(), [0, 1], "what it waited for is safe");
+        durability.want(0, durability.ticket());
+        assert_eq!(counts_after_sync(), [1, 1]);
+    }
+
     #[test]
     fn replies_that_wait_are_counted_until_a_collection_begins() {
         let durability = Durability::new(1);
         assert_eq!(durability.expect(2), 0);
-        durability.want(durability.ticket());
-        durability.want(durability.ticket());
+        durability.want(0, durability.ticket());
+        durability.want(0, durability.ticket());
         assert_eq!(durability.expect(3), 2);
         assert_eq!(durability.begin(), 2);
         assert_eq!(durability.expect(1), 0);

@@ -36,8 +36,11 @@ const COMMIT_REST_FACTOR: u64 = 20;
 /// ... but no longer than this: what kill -9 can cost beside what the process holds in its hands.
 const MAX_COMMIT_REST: Micros = Micros::from_millis(500);
 
-/// Replies that wait for a sync wait no longer than a sync takes, and no longer than this, for others to join them.
+/// Replies that wait for a sync wait no longer than a sync takes, and no longer than this, for others to join them ...
 const MAX_GATHER: Micros = Micros::from_millis(20);
+
+/// ... but this long even if a sync takes less: it takes as much of a core for one reply as for fifty.
+const MIN_GATHER: Micros = Micros(500);
 
 /// Under `appendfsync everysec`.
 const SYNC_INTERVAL: Micros = Micros::from_secs(1);
@@ -99,8 +102,10 @@ pub(crate) struct DiskThread {
     safe_until: Micros,
     /// Replies that waited for the last collection.
     group: u64,
-    /// Replies that are expected to wait for the next one.
+    /// Replies that are expected to wait sooner or later: those that the last sync released, and those that waited then.
     expected: u64,
+    /// Whether clients wait for the disk more than the disk for them, so that all had better share one sync.
+    is_slow: bool,
     /// When the last good sync ended, and how long syncs take.
     synced_at: Micros,
     sync_took: Micros,
@@ -147,6 +152,7 @@ impl DiskThread {
             safe_until: now,
             group: 0,
             expected: 0,
+            is_slow: false,
             synced_at: now,
             sync_took: Micros(0),
         }
@@ -205,13 +211,19 @@ impl DiskThread {
     }
 
     /// Waits a little for the clients whose replies left after the last sync: most ask again at once, and one sync serves
-    /// all. Without this they fall into groups that take turns, and each waits for the other's sync. It costs a client at most
-    /// the time of one sync, and whoever is alone nothing.
+    /// many. Whoever is alone never waits.
+    ///
+    /// On a fast disk for half of them: while one half waits for its sync, clients and I/O threads work on the other, and no
+    /// core is idle. On a slow one, where a sync takes longer than all of them take to come back, two halves would take
+    /// turns, each waiting for the other's sync: there all are waited for.
     fn gather(&mut self) {
-        let until = self.synced_at + self.sync_took.min(MAX_GATHER);
-        while self.durability.expect(self.expected) < self.expected {
+        let limit = if self.is_slow { self.sync_took } else { self.sync_took.max(MIN_GATHER) };
+        let until = self.synced_at + limit.min(MAX_GATHER);
+        let enough = if self.is_slow { self.expected } else { self.expected / 2 };
+        while self.durability.expect(enough) < enough {
             let now = self.now();
             if now >= until {
+                self.is_slow = false;
                 break;
             }
             std::thread::park_timeout(Duration::from_micros(until.since(now).0));
@@ -256,7 +268,10 @@ impl DiskThread {
         self.synced_at = self.now();
         let took = self.synced_at.since(began);
         self.sync_took = Micros((self.sync_took.0 * 7 + took.0) / 8);
-        self.expected = self.group + self.durability.expect(u64::MAX);
+        let waiting = self.durability.expect(u64::MAX);
+        self.expected = self.group + waiting;
+        // Those who were not in the group have all come meanwhile.
+        self.is_slow |= waiting > 0 && waiting >= self.expected / 2;
         self.unsynced_since = None;
         if self.batch.is_empty() {
             self.safe_until = self.collected_at;
