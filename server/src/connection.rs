@@ -144,6 +144,8 @@ pub(crate) struct Connection {
     is_limited: bool,
     /// See `Worker::note_turn`.
     seen: u32,
+    /// See `Worker::note_held`.
+    held_seen: u32,
     /// It has executed something on this thread: only then may it go to another, or it might wander for ever unserved.
     was_served: bool,
 }
@@ -165,6 +167,7 @@ impl Connection {
             stops_at: None,
             is_limited: false,
             seen: 0,
+            held_seen: 0,
             was_served: false,
         }
     }
@@ -447,6 +450,7 @@ impl Connection {
             && let Some(disk) = &worker.disk
         {
             self.held = Some(disk.durability.ticket());
+            worker.note_held(&mut self.held_seen);
         }
         if consumed > 0 {
             self.note_time(started);

@@ -66,8 +66,8 @@ struct Turns {
     busy: Cell<usize>,
     /// Batches since then.
     count: Cell<u32>,
-    /// Whether replies have waited for the disk since then.
-    awaits_disk: Cell<bool>,
+    /// Connections whose replies have waited for the disk since then.
+    crowd: Cell<usize>,
     /// To which thread it gives connections, and how many more.
     to: Cell<usize>,
     left: Cell<usize>,
@@ -130,7 +130,6 @@ impl Worker {
         let known = self.waiting_for_disk.borrow_mut().insert(client, (ticket, waker.clone()));
         if known.is_none_or(|(known, _)| known != ticket) {
             durability.want(self.number, ticket);
-            self.turns.awaits_disk.set(true);
         }
         if durability.is_safe(ticket) { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -172,6 +171,15 @@ impl Worker {
         }
     }
 
+    /// A connection's reply is held back for the disk; `seen` is what this has left there the last time.
+    pub(crate) fn note_held(&self, seen: &mut u32) {
+        let turns = &self.turns;
+        if *seen != turns.judgement.get() {
+            *seen = turns.judgement.get();
+            turns.crowd.set(turns.crowd.get() + 1);
+        }
+    }
+
     /// Looks at what the thread has had to do since it last looked, and decides whether others should do some of it.
     fn judge(&self, now: Micros) {
         let turns = &self.turns;
@@ -183,7 +191,11 @@ impl Worker {
         turns.judgement.set(turns.judgement.get().wrapping_add(1));
         let busy = turns.busy.replace(0);
         let count = u64::from(turns.count.replace(0));
-        self.calm.judge(busy, count * 1_000_000 / elapsed, turns.awaits_disk.replace(false));
+        let crowd = turns.crowd.replace(0);
+        if let Some(disk) = &self.disk {
+            disk.durability.set_crowd(self.number, crowd);
+        }
+        self.calm.judge(busy, count * 1_000_000 / elapsed, crowd > 0);
         let (to, left) = match self.crew.advise(self.number, percent, now, crew::idle_ticks) {
             Advice::Keep => (0, 0),
             Advice::GiveHalf(to) => (to, busy / 2),

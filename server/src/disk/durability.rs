@@ -39,6 +39,8 @@ pub(crate) struct Durability {
 struct Lane {
     /// The highest ticket that it has asked for.
     wanted: AtomicU64,
+    /// Connections that have waited for the disk lately.
+    crowd: AtomicU64,
     /// Woken when something that it has asked for is safe. A thread without such replies is left alone: waking it would cost
     /// more than all else that the disk's thread does between two syncs.
     waker: AtomicWaker,
@@ -102,6 +104,16 @@ impl Durability {
     /// Has this I/O thread woken when more of what it wants is safe.
     pub(crate) fn register(&self, io_thread: usize, waker: &Waker) {
         self.lanes[io_thread].waker.register(waker);
+    }
+
+    /// An I/O thread tells how many of its connections have waited for the disk lately.
+    pub(crate) fn set_crowd(&self, io_thread: usize, connections: usize) {
+        self.lanes[io_thread].crowd.store(connections as u64, Ordering::Relaxed);
+    }
+
+    /// Connections that have waited for the disk lately.
+    pub(crate) fn crowd(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.crowd.load(Ordering::Relaxed)).sum()
     }
 
     /// Wakes the disk's thread.

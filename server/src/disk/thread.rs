@@ -106,9 +106,10 @@ pub(crate) struct DiskThread {
     expected: u64,
     /// Whether clients wait for the disk more than the disk for them, so that all had better share one sync.
     is_slow: bool,
-    /// When the last good sync ended, and how long syncs take.
+    /// When the last good sync ended, how long syncs take, and how much time there is from one to the next for each reply.
     synced_at: Micros,
     sync_took: Micros,
+    nanos_per_reply: u64,
 }
 
 /// A snapshot in the making.
@@ -155,6 +156,7 @@ impl DiskThread {
             is_slow: false,
             synced_at: now,
             sync_took: Micros(0),
+            nanos_per_reply: 0,
         }
     }
 
@@ -219,7 +221,8 @@ impl DiskThread {
     fn gather(&mut self) {
         let limit = if self.is_slow { self.sync_took } else { self.sync_took.max(MIN_GATHER) };
         let until = self.synced_at + limit.min(MAX_GATHER);
-        let enough = if self.is_slow { self.expected } else { self.expected / 2 };
+        let half = self.half();
+        let enough = if self.is_slow { self.expected } else { half };
         while self.durability.expect(enough) < enough {
             let now = self.now();
             if now >= until {
@@ -229,6 +232,14 @@ impl DiskThread {
             std::thread::park_timeout(Duration::from_micros(until.since(now).0));
         }
         self.durability.expect(u64::MAX);
+    }
+
+    /// Half of those who wait for the disk again and again, if they are so quick that it comes together in `MIN_GATHER`. Else half
+    /// of those that the last sync has seen.
+    fn half(&self) -> u64 {
+        let crowd = self.durability.crowd() / 2;
+        let is_quick = crowd * self.nanos_per_reply <= MIN_GATHER.0 * 1_000;
+        if is_quick { crowd.max(self.expected / 2) } else { self.expected / 2 }
     }
 
     /// Writes all that has changed; under `always`, or for somebody who waits, syncs it as well.
@@ -265,13 +276,17 @@ impl DiskThread {
     fn sync(&mut self) -> Result<(), StoreError> {
         let began = self.now();
         self.store.sync()?;
-        self.synced_at = self.now();
+        let now = self.now();
+        let before = std::mem::replace(&mut self.synced_at, now);
+        let nanos = self.synced_at.since(before).min(MAX_GATHER).0 * 1_000 / self.group.max(1);
+        self.nanos_per_reply = (self.nanos_per_reply * 7 + nanos) / 8;
         let took = self.synced_at.since(began);
         self.sync_took = Micros((self.sync_took.0 * 7 + took.0) / 8);
         let waiting = self.durability.expect(u64::MAX);
         self.expected = self.group + waiting;
         // Those who were not in the group have all come meanwhile.
-        self.is_slow |= waiting > 0 && waiting >= self.expected / 2;
+        let half = self.half();
+        self.is_slow |= waiting > 0 && waiting >= half;
         self.unsynced_since = None;
         if self.batch.is_empty() {
             self.safe_until = self.collected_at;
