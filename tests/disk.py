@@ -214,7 +214,7 @@ def fill(directory, node):
     return directory.store(directory.segments()[-1])
 
 
-def _log_size(directory):
+def log_size(directory):
     """Bytes in all segments."""
     return sum(os.path.getsize(directory.store(name)) for name in directory.segments())
 
@@ -224,10 +224,10 @@ def a_torn_tail_is_cut_and_reported():
         client = node.start().client()
         for round in range(5):
             # Each round is one write of its own: the next begins when the log has grown.
-            written = _log_size(directory)
+            written = log_size(directory)
             client("MINCRBY", 1, *("key:%d" % i for i in range(200)))
             deadline = time.monotonic() + 10
-            while _log_size(directory) <= written:
+            while log_size(directory) <= written:
                 assert time.monotonic() < deadline, "nothing was written"
                 time.sleep(0.01)
         node.kill()
@@ -645,5 +645,5 @@ def memory_limit_refuses_new_counters_only():
 
 if __name__ == "__main__":
     tests = [value for value in list(globals().values()) if getattr(value, "__module__", "") == "__main__"]
-    helpers = (values, refused, fill, dump, place, same, nobody_waits, wait_until, append_block)
+    helpers = (values, refused, fill, dump, place, same, nobody_waits, wait_until, append_block, log_size)
     run_all([test for test in tests if callable(test) and not isinstance(test, type) and test not in helpers], sys.argv[1:])
