@@ -625,6 +625,7 @@ impl Counter {
     /// counted here since then comes on top. False if ours was as late, or it is of this `life` itself: of that incarnation
     /// or a later one.
     pub(crate) fn recover(&mut self, copy: Stated, life: u32, decimals: u8, now: Micros) -> bool {
+        let before = (self.own(), self.stated().generation);
         let full = self.make_full();
         let known = full.since_start.as_ref().map_or(full.seq, |start| start.from);
         if copy.seq <= known || copy.seq.incarnation >= life {
@@ -637,8 +638,6 @@ impl Counter {
             full.subtracted.0.truncate(start.subtractions);
             (start.from, start.is_from_peer) = (copy.seq, true);
         }
-        // Since we publish, others have passed over what came before this life: it is said anew.
-        full.is_restated |= life != Counter::NO_LIFE;
         full.seq = full.seq.max(copy.seq);
         full.generation = copy.generation;
         let mut units = copy.value.units();
@@ -651,8 +650,15 @@ impl Counter {
             full.is_restated = true;
             units = counted;
         }
-        full.track = (since != 0).then(|| Box::new(Track::start(now, Value::saturating_from_units(units))));
-        self.put_own(Value::saturating_from_units(units + since));
+        let own = Value::saturating_from_units(units + since);
+        if life == Counter::NO_LIFE {
+            full.track =
+                (since != 0).then(|| Box::new(Track::start(now, Value::saturating_from_units(units))));
+        } else if (own, full.generation) != before {
+            // Others have passed over what came before this life: it is said anew.
+            (full.is_restated, full.track) = (true, None);
+        }
+        self.put_own(own);
         self.widen_decimals(decimals);
         true
     }

@@ -74,13 +74,16 @@ impl Oracle {
 
 impl Oracle {
     /// A member that died while the counter moved there, and that nobody has been told to forget: its line was followed for
-    /// a while and then frozen, on each node at a moment of its own, so reads need not agree.
+    /// a while and then frozen, on each node at a moment of its own, so reads need not agree. As long as there is one, nobody
+    /// takes over the shards of others that were forgotten either.
     fn stale_line(&self, counter: CounterId, findings: &[Finding]) -> Option<NodeId> {
         let ledger = self.ledgers.get(&(findings.first()?.place.epoch, counter))?;
         let is_alive = |id: &NodeId| findings.iter().any(|finding| finding.place.id == *id);
-        let is_left =
-            |id: &&NodeId| self.unsettled.contains(id) && !self.forgotten.contains(id) && !is_alive(id);
-        ledger.authors.keys().find(is_left).copied()
+        let is_left = |id: &NodeId| !self.forgotten.contains(id) && !is_alive(id);
+        let has_no_heir = self.unsettled.iter().any(is_left);
+        let is_waiting = |id: &NodeId| has_no_heir && self.forgotten.contains(id) && !is_alive(id);
+        let mut authors = ledger.authors.keys();
+        authors.find(|id| is_waiting(id) || (self.unsettled.contains(id) && is_left(id))).copied()
     }
 
     /// What must be the same all the same: the SET in force and everybody's copy of everybody's shard.
