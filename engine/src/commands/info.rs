@@ -157,7 +157,8 @@ fn persistence(facts: &Facts<'_>, lines: &mut Lines) {
         lines.field("loading_total_bytes", loading.total_bytes);
         lines.field("loading_loaded_bytes", loading.done_bytes);
         lines.field("loading_loaded_perc", format_args!("{:.2}", loading.percent()));
-        let eta_secs = left * elapsed_secs / loading.done_bytes.max(1) as f64;
+        // Clients ask again after this time; at zero they would ask without end.
+        let eta_secs = (left * elapsed_secs / loading.done_bytes.max(1) as f64).max(1.0);
         lines.field("loading_eta_seconds", format_args!("{eta_secs:.0}"));
     }
 }
@@ -263,6 +264,8 @@ fn human(bytes: u64) -> String {
 mod tests {
     use super::super::harness::Harness;
     use super::human;
+    use crate::saves::Loading;
+    use crate::time::Micros;
 
     /// The lines of an INFO reply.
     fn info(harness: &mut Harness, sections: &str) -> Vec<String> {
@@ -306,6 +309,24 @@ mod tests {
         harness.run("MINCRBY 1 a b");
         assert!(harness.run("INFO").contains("|db0:keys=2,expires=0,avg_ttl=0|"));
         assert_eq!(info(&mut harness, "keyspace")[..2], ["# Keyspace", "db0:keys=2,expires=0,avg_ttl=0"]);
+    }
+
+    #[test]
+    fn whoever_waits_for_the_end_of_loading_is_told_to_wait_at_least_a_second() {
+        let mut harness = Harness::new();
+        for (total_bytes, done_bytes, eta) in [(0, 0, "1"), (1_000, 999, "1"), (1_000, 100, "90")] {
+            let began = harness.now.monotonic;
+            harness.node.set_loading(Loading {
+                is_on: true,
+                began,
+                total_bytes,
+                done_bytes,
+                ..Loading::default()
+            });
+            harness.now.monotonic = began + Micros::from_secs(10);
+            let lines = info(&mut harness, "persistence");
+            assert!(lines.contains(&format!("loading_eta_seconds:{eta}")), "{lines:?}");
+        }
     }
 
     #[test]
