@@ -593,7 +593,7 @@ impl Keyspace {
                 self.len.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        if counter.is_own_zero() || (cause == Cause::Publication && counter.is_balanced()) {
+        if counter.is_own_zero() || (cause != Cause::Command && counter.is_balanced()) {
             lists.note_zero(counter, index, now);
         }
     }

@@ -198,6 +198,8 @@ pub(crate) struct Digest {
     pub(crate) has_link: bool,
     /// The sender knows that it was removed, and takes nothing from it any more.
     pub(crate) is_departed: bool,
+    /// All that it had when it was removed has been taken over, up to `applied`, and nothing is left at the sender.
+    pub(crate) is_buried: bool,
 }
 
 /// Ages on the wire are cut here: an hour.
@@ -216,8 +218,10 @@ impl Heartbeat {
         frame.put_generation(self.floor);
         frame.put_unsigned(self.digests.len() as u128);
         for digest in &self.digests {
-            let flags = u32::from(digest.has_link) | u32::from(digest.is_departed) << 1;
-            let member = u32::from(digest.member.0) << 2 | flags;
+            let flags = u32::from(digest.has_link)
+                | u32::from(digest.is_departed) << 1
+                | u32::from(digest.is_buried) << 2;
+            let member = u32::from(digest.member.0) << 3 | flags;
             frame.put_unsigned(member.into());
             frame.put_seq(digest.applied);
             frame.put_unsigned(digest.evidence.0.into());
@@ -242,9 +246,10 @@ impl Heartbeat {
         for _ in 0..count {
             let member: u32 = reader.number("digest")?;
             digests.push(Digest {
-                member: MemberIndex(u16::try_from(member >> 2).map_err(|_| DecodeError { what: "digest" })?),
+                member: MemberIndex(u16::try_from(member >> 3).map_err(|_| DecodeError { what: "digest" })?),
                 has_link: member & 1 != 0,
                 is_departed: member & 2 != 0,
+                is_buried: member & 4 != 0,
                 applied: reader.seq("digest")?,
                 evidence: (reader.number("digest")?, Micros(reader.number("digest")?)),
                 heard_age: Micros(reader.number("digest")?),

@@ -40,7 +40,7 @@ impl Cluster {
             sent: out.map_or(Seq::ZERO, |out| out.position),
             settled: self.node.keyspace.acknowledged(),
             floor: self.node.keyspace.floor(),
-            digests: self.digests(now),
+            digests: self.digests(member, now),
         };
         if let Some(link) = self.links.get_mut(&id) {
             link.has_echoed |= echo != Micros(0);
@@ -50,8 +50,8 @@ impl Cluster {
         self.send(id, heartbeat.encode());
     }
 
-    /// What we have of everybody else.
-    fn digests(&self, now: Micros) -> Vec<Digest> {
+    /// What we have of everybody else, and what this member has of the departed though all of it was taken over.
+    fn digests(&self, to: MemberIndex, now: Micros) -> Vec<Digest> {
         let digest = |(&member, peer): (&MemberIndex, &super::Peer)| {
             let known = self.members.announced(member).map(|_| self.members.known_of(member, now));
             Digest {
@@ -67,9 +67,23 @@ impl Cluster {
                 as_of_age: now.since(peer.as_of),
                 has_link: self.link_of.contains_key(&member),
                 is_departed: !self.members.index_of_live(member),
+                is_buried: false,
             }
         };
-        self.peers.iter().map(digest).collect()
+        let theirs = self.peers.get(&to).map(|peer| &peer.holds);
+        let is_mentioned = |member: &MemberIndex| theirs.is_some_and(|holds| holds.contains_key(member));
+        let buried = self.buried.iter().filter(|(member, _)| is_mentioned(member));
+        let buried = buried.map(|(&member, &applied)| Digest {
+            member,
+            applied,
+            evidence: (0, Micros(0)),
+            heard_age: Micros::from_secs(3_600),
+            as_of_age: Micros::NEVER,
+            has_link: false,
+            is_departed: true,
+            is_buried: true,
+        });
+        self.peers.iter().map(digest).chain(buried).collect()
     }
 
     pub(super) fn receive_heartbeat(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
@@ -147,7 +161,12 @@ impl Cluster {
         self.links.insert(id, link);
         let about = known?;
         let is_left = about != MemberIndex::SELF && !self.members.index_of_live(about);
-        if is_left && digest.applied > self.buried.get(&about).copied().unwrap_or(Seq::ZERO) {
+        if digest.is_buried {
+            self.drop_what_came_later(about, digest.applied);
+            return None;
+        }
+        // Of one that is buried, whatever is later it has counted since, alone.
+        if is_left && digest.applied > Seq::ZERO && !self.buried.contains_key(&about) {
             self.open_estate(about);
         }
         Some(about)

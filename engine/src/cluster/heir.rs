@@ -9,6 +9,7 @@ use crate::cluster::members::MemberState;
 use crate::cluster::{Cluster, Planted};
 use crate::ids::{MemberIndex, Seq};
 use crate::keyspace::{Cause, Cursor, Handle};
+use crate::shard::PeerShard;
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -88,6 +89,7 @@ impl Cluster {
         let head = self.peers.get(&departed).map_or(Seq::ZERO, |peer| peer.stream.head());
         let mut others = self.members.peers().filter(|(index, _)| *index != MemberIndex::SELF);
         self.recovery.is_none()
+            && self.all_agree_who_departed()
             && self.late.is_empty()
             && others.all(|(member, announced)| {
                 let Some(peer) = self.peers.get(&member) else { return false };
@@ -103,14 +105,50 @@ impl Cluster {
     fn nobody_has_more_of(&self, departed: MemberIndex) -> bool {
         let (now, own) = (self.now.monotonic, &self.peers[&departed]);
         let mut others = self.members.peers().filter_map(|(index, _)| Some((index, self.peers.get(&index)?)));
-        others.all(|(member, peer)| {
-            let is_heard = peer.digests_at > own.departed_at
-                && self.members.state(member, now, self.timeout) == MemberState::Alive;
-            let holds = peer.holds.get(&departed);
-            is_heard
-                && holds
-                    .is_none_or(|holds| peer.has_buried.contains(&departed) && *holds <= own.stream.head())
+        self.all_agree_who_departed()
+            && others.all(|(member, peer)| {
+                let is_heard = peer.digests_at > own.departed_at
+                    && self.members.state(member, now, self.timeout) == MemberState::Alive;
+                let holds = peer.holds.get(&departed);
+                is_heard
+                    && holds.is_none_or(|holds| {
+                        peer.has_buried.contains(&departed) && *holds <= own.stream.head()
+                    })
+            })
+    }
+
+    /// Whether no member takes anything from one that we know to be removed: it could bring more of another one.
+    fn all_agree_who_departed(&self) -> bool {
+        let departed = |index: &MemberIndex| !self.members.index_of_live(*index);
+        let mut others = self.members.peers().filter_map(|(index, _)| self.peers.get(&index));
+        others.all(|peer| {
+            peer.holds.keys().filter(|index| departed(index)).all(|index| peer.has_buried.contains(index))
         })
+    }
+
+    /// All that a departed member had when it was removed has been taken over, as of where its stream was at `last`. What we have
+    /// beyond that it has counted since, alone, and told somebody who did not know of the removal.
+    pub(super) fn drop_what_came_later(&mut self, departed: MemberIndex, last: Seq) {
+        let is_live = self.members.index_of_live(departed);
+        let Some(peer) = self.peers.get_mut(&departed).filter(|peer| !is_live && peer.stream.head() > last)
+        else {
+            return;
+        };
+        peer.stream.restart_at(last);
+        let mut late: Vec<Handle> = Vec::new();
+        let is_late = |peer: &PeerShard| peer.member() == departed && peer.seq() > last;
+        self.node.keyspace.walk_all(0, u64::MAX, |handle, counter| {
+            if counter.full().is_some_and(|full| full.peers().iter().any(is_late)) {
+                late.push(handle);
+            }
+        });
+        let now = self.now.monotonic;
+        self.node.keyspace.horizons.forget_past(now);
+        for handle in late {
+            self.node.keyspace.update_at(handle, Cause::Publication, now, |counter| {
+                counter.full_mut().and_then(|full| full.take_peer(departed))
+            });
+        }
     }
 
     /// Nothing of a departed member is left.
