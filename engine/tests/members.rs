@@ -152,9 +152,12 @@ fn a_forgotten_member_stays_away_unless_it_has_begun_anew() {
     assert_eq!(members.greet(&anew, ms(1)), Greeting::Welcome);
     let News::Added(back) = members.merge_gossip(GossipEntry::Member(anew), ms(1)) else { panic!() };
     assert_ne!(back, gone, "the shards of its former life are still under the old index");
-    members.release(gone);
-    assert_eq!(members.departed().count(), 0);
-    assert_eq!(members.announced(gone), None);
+    assert_eq!(members.index_of(id(1)), Some(back));
+    assert_eq!(
+        members.departed().collect::<Vec<_>>(),
+        [(gone, id(1))],
+        "records of SETs may still mention it"
+    );
 }
 
 #[test]
@@ -306,10 +309,8 @@ fn meetings_and_members_have_limits() {
     let last = numbered(MAX_MEMBERS);
     assert_eq!(members.merge_gossip(GossipEntry::Member(last), ms(0)), News::Full);
     assert_eq!(members.greet(&last, ms(0)), Greeting::Full);
-    let gone = members.forget(numbered(7).id).unwrap();
+    members.forget(numbered(7).id).unwrap();
     assert_eq!(members.greet(&last, ms(0)), Greeting::Full, "departed members keep their place");
-    members.release(gone);
-    assert_eq!(members.greet(&last, ms(0)), Greeting::Full, "records of SETs may still mention the index");
 }
 
 #[test]
@@ -379,7 +380,6 @@ enum Step {
     Heard(u8, u64),
     Dial,
     Meet(u16),
-    Release,
     WrongId(u8),
 }
 
@@ -407,7 +407,6 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (byte.clone(), 0u64..100).prop_map(|(byte, stamp)| Step::Heard(byte, stamp)),
         2 => Just(Step::Dial),
         1 => (1u16..5).prop_map(Step::Meet),
-        1 => Just(Step::Release),
         1 => byte.prop_map(Step::WrongId),
     ]
 }
@@ -446,12 +445,6 @@ proptest! {
                 }
                 Step::Meet(port) => {
                     let _ = members.meet(SocketAddr::from(([127, 0, 0, 1], port)), port, now);
-                }
-                Step::Release => {
-                    let departed = members.departed().next();
-                    if let Some((index, _)) = departed {
-                        members.release(index);
-                    }
                 }
                 Step::WrongId(byte) => match members.index_of(id(byte)) {
                     Some(index) if index != MemberIndex::SELF => members.wrong_id(index, now),

@@ -5,9 +5,9 @@
 
 use crate::clients::{Clients, place_of};
 use crate::dice::Dice;
-use crate::oracle::{CounterId, Oracle, Survivor};
+use crate::oracle::{Oracle, Survivor};
 use crate::plan::{DiskKind, Fault, Plan};
-use crate::process::Process;
+use crate::process::{Epoch, Process};
 use crate::world::{Errand, World};
 use engine::NodeId;
 use engine::cluster::ClusterRequest;
@@ -288,6 +288,7 @@ impl Faults {
     pub fn operate(&mut self, stage: &mut Stage<'_>) {
         for host in std::mem::take(&mut self.zombies) {
             let place = place_of(&stage.world, host);
+            note_lost_estates(stage, host);
             note_loss(stage, host, false);
             request(stage, host, ClusterRequest::Reset { hard: true })
                 .expect("CLUSTER RESET is never refused");
@@ -385,6 +386,7 @@ fn kill(stage: &mut Stage<'_>, host: usize, is_power_cut: bool, is_for_good: boo
         .world
         .trace
         .note(stage.world.now, || format!("n{host} dies{}", if is_told { ", quiet" } else { "" }));
+    note_lost_estates(stage, host);
     let keeps_all = stage.plan.disk == DiskKind::Exact && !is_for_good;
     if is_told || keeps_all {
         stage.oracle.crashed_with_nothing_lost(place.id, place.epoch);
@@ -420,18 +422,38 @@ fn note_loss(stage: &mut Stage<'_>, host: usize, has_disk: bool) {
     let place = place_of(&stage.world, host);
     let Stage { world, oracle, clients, .. } = stage;
     let revived = if has_disk { world.revive(host) } else { None };
-    let living = (0..world.hosts.len()).filter(|&other| other != host).filter_map(|other| {
+    let mut left = living(world, host, place.epoch);
+    let revived = revived.as_deref().filter(|process| process.reset_epoch() == place.epoch);
+    left.extend(revived.map(|process| (process, world.local(host))));
+    oracle.crashed(place.id, place.epoch, !has_disk, |counter| survivors(&left, clients.name(counter)));
+}
+
+/// Tells the judge what dies with the node on this host that others had left behind.
+fn note_lost_estates(stage: &mut Stage<'_>, host: usize) {
+    let place = place_of(&stage.world, host);
+    let Stage { world, oracle, clients, .. } = stage;
+    let Some(process) = world.hosts[host].process.as_deref() else { return };
+    let (now, left) = (world.local(host), living(world, host, place.epoch));
+    let known = |counter| process.inspect(clients.name(counter), now);
+    oracle.lost_estates(place.epoch, known, |counter| survivors(&left, clients.name(counter)));
+}
+
+type Living<'a> = Vec<(&'a dyn Process, engine::time::Now)>;
+
+/// All processes but that on this host that are in that reset epoch, each with the time there.
+fn living<'a>(world: &'a World<'_>, host: usize, epoch: Epoch) -> Living<'a> {
+    let others = (0..world.hosts.len()).filter(|&other| other != host).filter_map(|other| {
         let process = world.hosts[other].process.as_deref()?;
         Some((process, world.local(other)))
     });
-    let mut left: Vec<(&dyn Process, engine::time::Now)> = living.collect();
-    left.extend(revived.as_deref().map(|process| (process, world.local(host))));
-    left.retain(|(process, _)| process.reset_epoch() == place.epoch);
-    oracle.crashed(place.id, place.epoch, !has_disk, |counter: CounterId| {
-        let survivor = |(process, now): &(&dyn Process, engine::time::Now)| Survivor {
-            id: process.id(),
-            state: process.inspect(clients.name(counter), *now),
-        };
-        left.iter().map(survivor).collect()
-    });
+    others.filter(|(process, _)| process.reset_epoch() == epoch).collect()
+}
+
+/// What each of them knows of a counter.
+fn survivors(left: &Living<'_>, name: &[u8]) -> Vec<Survivor> {
+    let survivor = |(process, now): &(&dyn Process, engine::time::Now)| Survivor {
+        id: process.id(),
+        state: process.inspect(name, *now),
+    };
+    left.iter().map(survivor).collect()
 }

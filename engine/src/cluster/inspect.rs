@@ -64,8 +64,9 @@ impl Cluster {
             };
             found.peers = peers.clone().map(of_peer).collect();
             let slack = |peer: &crate::shard::PeerShard| {
-                let units = peer.moving()?.precision_units;
-                Some((self.id_of(peer.member())?, Value::saturating_from_units(units)))
+                let (_, error) = peer.drawn(self.now.monotonic, &self.node.keyspace.horizons);
+                let error = peer.moving().map(|_| Value::saturating_from_units(error))?;
+                Some((self.id_of(peer.member())?, error))
             };
             found.slacks = peers.filter_map(slack).collect();
             let observed = full.record().map_or(&[][..], |record| &record.observed);

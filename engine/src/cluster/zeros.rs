@@ -35,7 +35,7 @@ impl Reached {
 impl Cluster {
     /// Removes what reads zero and is known to everybody, and sees to it that what cancels out becomes zero.
     pub(super) fn collect_zeros(&mut self) {
-        if !self.node.keyspace.dirty.is_on() || self.recovery.is_some() || !self.late.is_empty() {
+        if !self.node.keyspace.dirty.is_on() || self.recovery.is_some() {
             return;
         }
         let now = self.now.monotonic;
@@ -53,7 +53,9 @@ impl Cluster {
             if counter.full().is_some_and(|full| full.track.is_some() || full.is_restated) {
                 return Fate::Kept;
             }
-            if !by_all.holds(counter) && self.planted != Some(Planted::ZeroComesBack) {
+            // What a late member hands back may make it another number.
+            let is_settled = self.late.is_empty() && by_all.holds(counter);
+            if !is_settled && self.planted != Some(Planted::ZeroComesBack) {
                 return if by_up.holds(counter) { Fate::Hidden } else { Fate::Kept };
             }
             if !counter.is_zero() {

@@ -60,6 +60,28 @@ impl Oracle {
 }
 
 impl Oracle {
+    /// A node dies that knew this of each counter. If it was the last to hold the shard of a member that was forgotten, and nobody
+    /// had taken that over, those counts are lost.
+    pub fn lost_estates(
+        &mut self,
+        epoch: Epoch,
+        known: impl Fn(CounterId) -> CounterState,
+        left: impl Fn(CounterId) -> Vec<Survivor>,
+    ) {
+        for (&(_, counter), ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
+            let (known, survivors) = (known(counter), left(counter));
+            for (departed, shard) in known.peers.iter().filter(|(id, _)| self.forgotten.contains(id)) {
+                let held =
+                    survivors.iter().filter_map(|survivor| survivor.shard(*departed)).max_by_key(|s| s.seq);
+                if held.is_none_or(|held| held.seq < shard.seq) {
+                    let kept = held.map_or(Range::ZERO, |held| ledger.plain(*departed, held));
+                    let author = ledger.author(*departed);
+                    author.spread = author.spread.hull(kept - Range::exactly(author.counted));
+                }
+            }
+        }
+    }
+
     /// A node has died of which everything is kept, by its disk or by a peer: it must all come back.
     pub fn crashed_with_nothing_lost(&mut self, id: NodeId, epoch: Epoch) {
         self.unsettled.insert(id);
@@ -109,6 +131,6 @@ impl Ledger {
         if is_crash {
             author.last_crash = Some((author.counted, best.map_or(Seq::default(), |shard| shard.seq)));
         }
-        author.spread = Range { low: all.low - author.counted, high: all.high - author.counted };
+        author.spread = all - Range::exactly(author.counted);
     }
 }
