@@ -64,9 +64,10 @@ impl Oracle {
                 format!("SET made generation {generation:?} after {:?}", before.generation),
             );
         }
-        let is_maybe_lost = self.forgotten.contains(&place.id);
+        let is_forgotten = self.forgotten.contains(&place.id);
         // Who has met nobody yet brings its SET along when it joins.
-        let is_ignorant = self.unsettled.contains(&place.id) || !place.is_acquainted || place.is_alone;
+        let is_ignorant =
+            is_forgotten || self.unsettled.contains(&place.id) || !place.is_acquainted || place.is_alone;
         let ledger = self.ledger(place, counter);
         let previous = ledger.in_force(before.generation);
         let mut seen: BTreeMap<_, _> =
@@ -77,11 +78,15 @@ impl Oracle {
         if is_ignorant {
             ledger.blur(&mut seen, generation);
         }
-        let record = SetRecord { value, seen, seqs, previous, at: place.now, is_maybe_lost };
+        let record =
+            SetRecord { value, seen, seqs, previous, at: place.now, is_maybe_lost: is_forgotten };
         if ledger.sets.insert(generation, record).is_some() {
             self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));
         }
-        self.check_seen(place, counter, previous, around);
+        // One that was forgotten has not noticed what has disappeared since.
+        if !is_forgotten {
+            self.check_seen(place, counter, previous, around);
+        }
         self.look(place, counter, after);
     }
 
