@@ -156,7 +156,8 @@ impl Refusal {
 /// Says "I am here", as of when the lines hold, and what the sender has of everybody.
 ///
 /// Body: stamp, echo, hold, flags (1 complete, 2 recovering), as-of age, sent seq, settled seq, floor
-/// generation, count, digests.
+/// generation, count, digests. A digest: index * 8 + flags (1 link, 2 departed, 4 buried), applied seq; and unless departed: incarnation
+/// less that of `applied` (signed), stamp, heard age, as-of age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Heartbeat {
     /// The sender's monotonic clock at sending.
@@ -205,6 +206,22 @@ pub(crate) struct Digest {
 /// Ages on the wire are cut here: an hour.
 const MAX_AGE: Micros = Micros::from_secs(3_600);
 
+impl Digest {
+    /// Of one that was removed, only what is left of it matters.
+    pub(crate) fn of_departed(member: MemberIndex, applied: Seq) -> Digest {
+        Digest {
+            member,
+            applied,
+            evidence: (0, Micros(0)),
+            heard_age: MAX_AGE,
+            as_of_age: MAX_AGE,
+            has_link: false,
+            is_departed: true,
+            is_buried: false,
+        }
+    }
+}
+
 impl Heartbeat {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut frame = vec![kind::HEARTBEAT];
@@ -224,10 +241,13 @@ impl Heartbeat {
             let member = u32::from(digest.member.0) << 3 | flags;
             frame.put_unsigned(member.into());
             frame.put_seq(digest.applied);
-            frame.put_unsigned(digest.evidence.0.into());
-            frame.put_unsigned(digest.evidence.1.0.into());
-            frame.put_unsigned(digest.heard_age.min(MAX_AGE).0.into());
-            frame.put_unsigned(digest.as_of_age.min(MAX_AGE).0.into());
+            if !digest.is_departed {
+                let newer = i128::from(digest.evidence.0) - i128::from(digest.applied.incarnation);
+                frame.put_signed(newer);
+                frame.put_unsigned(digest.evidence.1.0.into());
+                frame.put_unsigned(digest.heard_age.min(MAX_AGE).0.into());
+                frame.put_unsigned(digest.as_of_age.min(MAX_AGE).0.into());
+            }
         }
         frame
     }
@@ -245,16 +265,23 @@ impl Heartbeat {
         let mut digests = Vec::new();
         for _ in 0..count {
             let member: u32 = reader.number("digest")?;
-            digests.push(Digest {
-                member: MemberIndex(u16::try_from(member >> 3).map_err(|_| DecodeError { what: "digest" })?),
+            let index = u16::try_from(member >> 3).map_err(|_| DecodeError { what: "digest" })?;
+            let applied = reader.seq("digest")?;
+            let mut digest = Digest {
                 has_link: member & 1 != 0,
                 is_departed: member & 2 != 0,
                 is_buried: member & 4 != 0,
-                applied: reader.seq("digest")?,
-                evidence: (reader.number("digest")?, Micros(reader.number("digest")?)),
-                heard_age: Micros(reader.number("digest")?),
-                as_of_age: Micros(reader.number("digest")?),
-            });
+                ..Digest::of_departed(MemberIndex(index), applied)
+            };
+            if !digest.is_departed {
+                let incarnation = i128::from(applied.incarnation).checked_add(reader.signed("digest")?);
+                let incarnation = incarnation.and_then(|incarnation| u32::try_from(incarnation).ok());
+                digest.evidence.0 = incarnation.ok_or(DecodeError { what: "digest" })?;
+                digest.evidence.1 = Micros(reader.number("digest")?);
+                digest.heard_age = Micros(reader.number("digest")?);
+                digest.as_of_age = Micros(reader.number("digest")?);
+            }
+            digests.push(digest);
         }
         reader.end()?;
         let is_complete = flags & 1 != 0;

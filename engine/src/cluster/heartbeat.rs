@@ -73,16 +73,8 @@ impl Cluster {
         let theirs = self.peers.get(&to).map(|peer| &peer.holds);
         let is_mentioned = |member: &MemberIndex| theirs.is_some_and(|holds| holds.contains_key(member));
         let buried = self.buried.iter().filter(|(member, _)| is_mentioned(member));
-        let buried = buried.map(|(&member, &applied)| Digest {
-            member,
-            applied,
-            evidence: (0, Micros(0)),
-            heard_age: Micros::from_secs(3_600),
-            as_of_age: Micros::NEVER,
-            has_link: false,
-            is_departed: true,
-            is_buried: true,
-        });
+        let buried = buried
+            .map(|(&member, &applied)| Digest { is_buried: true, ..Digest::of_departed(member, applied) });
         self.peers.iter().map(digest).chain(buried).collect()
     }
 

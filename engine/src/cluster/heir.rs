@@ -145,8 +145,12 @@ impl Cluster {
         let now = self.now.monotonic;
         self.node.keyspace.horizons.forget_past(now);
         for handle in late {
-            self.node.keyspace.update_at(handle, Cause::Publication, now, |counter| {
-                counter.full_mut().and_then(|full| full.take_peer(departed))
+            self.node.keyspace.update_at(handle, Cause::Takeover, now, |counter| {
+                if let Some(full) = counter.full_mut() {
+                    full.take_peer(departed);
+                    // A SET that came with it may be known to nobody else.
+                    full.is_restated |= full.record().is_some();
+                }
             });
         }
     }

@@ -78,8 +78,7 @@ impl Oracle {
         if is_ignorant {
             ledger.blur(&mut seen, generation);
         }
-        let record =
-            SetRecord { value, seen, seqs, previous, at: place.now, is_maybe_lost: is_forgotten };
+        let record = SetRecord { value, seen, seqs, previous, at: place.now, is_maybe_lost: is_forgotten };
         if ledger.sets.insert(generation, record).is_some() {
             self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));
         }
