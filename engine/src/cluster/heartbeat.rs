@@ -154,7 +154,7 @@ impl Cluster {
         let about = known?;
         let is_left = about != MemberIndex::SELF && !self.members.index_of_live(about);
         if digest.is_buried {
-            self.drop_what_came_later(about, digest.applied);
+            self.note_burial(about, digest.applied);
             return None;
         }
         // Of one that is buried, whatever is later it has counted since, alone.

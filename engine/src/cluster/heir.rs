@@ -6,7 +6,7 @@
 //! A node that finds no shard of the departed any more, and hears from every member that nobody has more, lets it rest.
 
 use crate::cluster::members::MemberState;
-use crate::cluster::{Cluster, Planted};
+use crate::cluster::{Cluster, Peer, Planted};
 use crate::ids::{MemberIndex, Seq};
 use crate::keyspace::{Cause, Cursor, Handle};
 use crate::shard::PeerShard;
@@ -35,6 +35,7 @@ impl Cluster {
 
     /// Goes on with the shards of departed members.
     pub(super) fn take_over(&mut self) {
+        self.drop_leftovers();
         let Some(departed) =
             self.estate.as_ref().map(|estate| estate.departed).or_else(|| self.next_estate())
         else {
@@ -128,13 +129,33 @@ impl Cluster {
 
     /// All that a departed member had when it was removed has been taken over, as of where its stream was at `last`. What we have
     /// beyond that it has counted since, alone, and told somebody who did not know of the removal.
-    pub(super) fn drop_what_came_later(&mut self, departed: MemberIndex, last: Seq) {
-        let is_live = self.members.index_of_live(departed);
-        let Some(peer) = self.peers.get_mut(&departed).filter(|peer| !is_live && peer.stream.head() > last)
-        else {
-            return;
-        };
-        peer.stream.restart_at(last);
+    pub(super) fn note_burial(&mut self, departed: MemberIndex, last: Seq) {
+        let (is_live, now) = (self.members.index_of_live(departed), self.now.monotonic);
+        let Some(peer) = self.peers.get_mut(&departed).filter(|_| !is_live) else { return };
+        if peer.buried_at == Micros(0) {
+            peer.buried_at = now;
+        }
+        if peer.stream.head() > last {
+            peer.stream.restart_at(last);
+            self.drop_shards_behind(departed, last);
+        }
+    }
+
+    /// Drops what is left of those who were taken over: whatever the heirs have made of it has arrived here since we know of it.
+    fn drop_leftovers(&mut self) {
+        let live = |index: &&MemberIndex| self.members.index_of_live(**index);
+        let vouched = self.peers.keys().filter(live).map(|index| self.peers[index].as_of).min();
+        let is_over =
+            |peer: &Peer| peer.buried_at != Micros(0) && vouched.is_none_or(|at| at > peer.buried_at);
+        let over: Vec<MemberIndex> =
+            self.peers.iter().filter(|(_, peer)| is_over(peer)).map(|(index, _)| *index).collect();
+        for departed in over {
+            self.drop_shards_behind(departed, Seq::ZERO);
+            self.bury(departed);
+        }
+    }
+
+    fn drop_shards_behind(&mut self, departed: MemberIndex, last: Seq) {
         let mut late: Vec<Handle> = Vec::new();
         let is_late = |peer: &PeerShard| peer.member() == departed && peer.seq() > last;
         self.node.keyspace.walk_all(0, u64::MAX, |handle, counter| {

@@ -203,6 +203,8 @@ struct Peer {
     digests_at: Micros,
     /// Since when we know that it has departed, or of what it has left.
     departed_at: Micros,
+    /// Since when we know that all that it had when it was removed has been taken over; zero: we do not.
+    buried_at: Micros,
     carried: link::Carried,
 }
 
@@ -645,6 +647,8 @@ impl Cluster {
         self.sign();
         self.recovery = None;
         self.late.clear();
+        self.estate = None;
+        self.buried.clear();
         self.node.keyspace.set_recovering(false);
         self.save_nodes();
         self.refresh_view();
