@@ -490,6 +490,10 @@ impl Counter {
         // What is not published yet is seen as well. Whatever is published of it later has a higher seq than this.
         own.seq = own.seq.max(stream.head);
         let full = self.make_full();
+        // What was counted since the start is in no copy that a peer may still hand back, so it is not seen in one.
+        if let Some(since) = full.since_start.as_ref().filter(|since| since.from == full.seq) {
+            own.value = Value::saturating_from_units(own.value.units() - since.beyond(0));
+        }
         let before = full.record.take().unwrap_or_default();
         let peers = full.peers.iter().map(|peer| peer.stated(before.generation, now, horizons));
         let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
@@ -499,6 +503,20 @@ impl Counter {
         }
         self.learn(record, stream.acknowledged);
         self.make_full().is_restated = true;
+        self.see_all_counted_since_start();
+    }
+
+    /// The author of a SET that does not know yet what an earlier one had observed of its shard has seen what it counted itself since
+    /// its start. What that had observed is set against what peers hand back.
+    fn see_all_counted_since_start(&mut self) {
+        let left = self.own().units();
+        let Some(full) = self.full_mut().filter(|full| left != 0 && full.since_start.is_some()) else {
+            return;
+        };
+        if let Some((_, amount)) = full.subtracted.0.last_mut() {
+            *amount += left;
+        }
+        self.put_own(Value::ZERO);
     }
 
     /// Takes over a higher generation and restates the own shard relative to it. False if it is not higher. Every member has

@@ -73,9 +73,12 @@ impl Oracle {
         let mut seen: BTreeMap<_, _> =
             after.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
         // A node that has told nobody of its shard need not write down that it has seen it.
-        seen.entry(place.id).or_insert_with(|| ledger.plain_own(place.id, before));
+        let own = ledger.plain_own(place.id, before);
+        let known = *seen.entry(place.id).or_insert(own);
         let seqs = after.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
         if is_ignorant {
+            // What it has counted since it started it has seen as well, though no copy of its shard holds that.
+            seen.insert(place.id, known.hull(own));
             ledger.blur(&mut seen, generation);
         }
         let record = SetRecord { value, seen, seqs, previous, at: place.now, is_maybe_lost: is_forgotten };

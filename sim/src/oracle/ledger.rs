@@ -36,6 +36,8 @@ pub(crate) struct Author {
     pub(crate) taken: i128,
     /// The highest number that its shard ever had.
     pub(crate) max_seq: Seq,
+    /// The same when the counter was last seen to disappear: whatever has a higher one was counted since.
+    pub(crate) seq_at_floor: Seq,
 }
 
 impl Author {
@@ -136,7 +138,20 @@ impl Ledger {
 
     /// The plain sum that a shard stands for.
     pub(crate) fn plain(&self, author: NodeId, shard: &ShardState) -> Range {
-        Range::from(shard.value) + self.offset(author, self.relative_to(shard.generation))
+        let mut relative_to = self.relative_to(shard.generation);
+        // Counted since the counter has disappeared, by one that a crash has made forget in which generation that was.
+        if self.authors.get(&author).is_some_and(|known| shard.seq > known.seq_at_floor) {
+            relative_to = relative_to.max(self.floor);
+        }
+        Range::from(shard.value) + self.offset(author, relative_to)
+    }
+
+    /// The counter has disappeared somewhere that was in this generation.
+    pub(crate) fn raise_floor(&mut self, generation: Generation) {
+        if generation > self.floor {
+            self.floor = generation;
+            self.authors.values_mut().for_each(|author| author.seq_at_floor = author.max_seq);
+        }
     }
 
     /// The plain sum that a node's own shard stands for, whether or not it keeps one.

@@ -191,7 +191,7 @@ impl Oracle {
                 return self.deleted_alone(place, counter);
             }
             let ledger = self.ledger(place, counter);
-            ledger.floor = ledger.floor.max(before);
+            ledger.raise_floor(before);
         }
     }
 
@@ -203,8 +203,8 @@ impl Oracle {
         let author = ledger.author(place.id);
         let expected = author.now() + Range::exactly(author.taken);
         let is_right = stated.low <= expected.high && stated.high >= expected.low;
-        // A crash that has lost nothing ends once everything is back.
-        author.is_recovering &= !(is_right && expected.is_exact());
+        // A crash that has lost nothing ends once everything is back; until all have been asked, zero may be an accident.
+        author.is_recovering &= !(is_right && expected.is_exact() && place.is_acquainted);
         if author.is_recovering || is_right {
             return;
         }
