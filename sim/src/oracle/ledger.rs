@@ -163,9 +163,28 @@ impl Ledger {
             // It was zero for everybody when it disappeared, and nobody has seen what was counted since.
             fresh => {
                 let counted = fresh.as_ref().map_or(Range::ZERO, |own| own.value.into());
-                counted + self.offset(author, self.sets.keys().next_back().copied())
+                counted + self.offset_in_force(author)
             }
         }
+    }
+
+    /// What the last SET had seen of an author, or one before it if a crash may have taken that away.
+    fn offset_in_force(&self, author: NodeId) -> Range {
+        let mut sets = self.sets.iter().rev();
+        let last = sets.next().map(|(made, _)| *made);
+        let is_lost = |made: &(u64, u64)| self.sets[made].is_maybe_lost;
+        let mut offset = self.offset(author, last);
+        if last.as_ref().is_some_and(is_lost) {
+            let earlier = self.sets.keys().rev().skip(1).copied();
+            let until_sure = earlier.scan(true, |goes_on, made| {
+                std::mem::replace(goes_on, is_lost(&made)).then_some(made)
+            });
+            offset = until_sure.fold(offset, |offset, made| offset.hull(self.offset(author, Some(made))));
+            if self.sets.values().all(|set| set.is_maybe_lost) {
+                offset = offset.hull(Range::ZERO);
+            }
+        }
+        offset
     }
 
     /// What a SET set; zero before the first.
