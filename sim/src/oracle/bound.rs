@@ -52,13 +52,13 @@ impl Oracle {
         let set_at = generation.and_then(|made| ledger.sets.get(&made)).map_or(Micros(0), |set| set.at);
         let part = |id: NodeId, to: Micros| {
             let Some(author) = ledger.authors.get(&id) else { return ledger.offset(id, generation) };
-            let part = author.between(from, to);
+            let part = author.or_estimated(author.between(from, to), ledger.seen(id, generation));
             let is_known = id == place.id || members.contains(&id) || state.peers.contains_key(&id);
             if is_known { part } else { part.hull(ledger.offset(id, generation)) }
         };
         let truth = ledger.expected(generation, |id| part(id, until.max(set_at)));
         let fresh = ledger.expected(generation, |id| match ledger.authors.get(&id) {
-            Some(author) if id == place.id => author.now(),
+            Some(author) if id == place.id => author.in_the_end(ledger.seen(id, generation)),
             Some(_) | None => part(id, place.now),
         });
         let missed = ledger.sets.range((generation.unwrap_or_default())..).find(|(made, set)| {

@@ -85,8 +85,10 @@ impl Oracle {
         if ledger.sets.insert(generation, record).is_some() {
             self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));
         }
-        // One that was forgotten has not noticed what has disappeared since.
-        if !is_forgotten {
+        // One that was forgotten has not noticed what has disappeared since, and one that has crashed may not have back what it
+        // needs to know to which SET its own counts are relative.
+        let is_recovering = self.ledger(place, counter).author(place.id).is_recovering;
+        if !is_forgotten && !is_recovering && place.is_acquainted {
             self.check_seen(place, counter, previous, around);
         }
         self.look(place, counter, after);

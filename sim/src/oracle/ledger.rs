@@ -49,11 +49,16 @@ impl Author {
     /// The truth in the end, given what the SET in force had seen and at which number. That was an estimate. If nothing later
     /// than it survived a crash, what the node really had counted may be known to nobody, and the estimate is what is left.
     pub(crate) fn in_the_end(&self, seen: Option<(Range, Seq)>) -> Range {
+        self.or_estimated(self.now(), seen)
+    }
+
+    /// A truth of some moment, or what it is if that estimate is what is left.
+    pub(crate) fn or_estimated(&self, truth: Range, seen: Option<(Range, Seq)>) -> Range {
         match (self.last_crash, seen) {
             (Some((at_crash, kept)), Some((seen, seq))) if seq >= kept => {
-                self.now().hull(seen + Range::exactly(self.counted - at_crash))
+                truth.hull(seen + (truth - self.spread - Range::exactly(at_crash)))
             }
-            _ => self.now(),
+            _ => truth,
         }
     }
 
@@ -176,9 +181,8 @@ impl Ledger {
         let mut offset = self.offset(author, last);
         if last.as_ref().is_some_and(is_lost) {
             let earlier = self.sets.keys().rev().skip(1).copied();
-            let until_sure = earlier.scan(true, |goes_on, made| {
-                std::mem::replace(goes_on, is_lost(&made)).then_some(made)
-            });
+            let until_sure = earlier
+                .scan(true, |goes_on, made| std::mem::replace(goes_on, is_lost(&made)).then_some(made));
             offset = until_sure.fold(offset, |offset, made| offset.hull(self.offset(author, Some(made))));
             if self.sets.values().all(|set| set.is_maybe_lost) {
                 offset = offset.hull(Range::ZERO);
