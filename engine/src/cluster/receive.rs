@@ -9,7 +9,8 @@ use crate::cluster::link::Link;
 use crate::cluster::updates::{Era, Header, Previous, Update, decode_update};
 use crate::cluster::wire::{DecodeError, Decoded, Reader};
 use crate::cluster::{Cluster, FOLLOW, LENGTH_PREFIX, LinkId, Planted};
-use crate::generation::{Record, Stated};
+use crate::counter::Counter;
+use crate::generation::{Observed, Record, Stated};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::{Cause, Handle, NoRoom};
 use crate::shard::{Merged, Moving, PeerShard};
@@ -224,8 +225,8 @@ impl Cluster {
             };
             let acknowledged = self.node.keyspace.acknowledged();
             if let Some(record) = &update.record {
-                if self.is_asking(link) && record.generation > counter.generation() {
-                    counter.make_full().begin_recovery(0);
+                if record.generation > counter.generation() {
+                    self.recover_from_record(counter, record, self.is_asking(link));
                 }
                 let mut record = record.clone();
                 if self.planted == Some(Planted::SetsSum) && record.generation > counter.generation() {
@@ -269,6 +270,29 @@ impl Cluster {
             Ok((false, handle)) => (Applied::Known, Some(handle)),
             Err(Dropped::Stale) => (Applied::Known, None),
             Err(Dropped::Unintelligible) => (Applied::Unintelligible, None),
+        }
+    }
+
+    /// What a SET took our shard for is a copy of it as well, and may be all that is left after a crash.
+    fn recover_from_record(&self, counter: &mut Counter, record: &Record, is_asking: bool) {
+        let own = counter.own().units();
+        let is_blank = counter.full().is_none_or(|full| full.seq == Seq::ZERO);
+        if is_asking {
+            counter.make_full().begin_recovery(0);
+        }
+        let Some(&Observed { member, generation, seq, value }) = record.observed_of(MemberIndex::SELF) else {
+            return;
+        };
+        let is_lost = is_blank && seq != Seq::ZERO && seq.incarnation < self.life;
+        if !is_asking && is_lost {
+            counter.make_full().begin_recovery(own);
+        }
+        if is_asking || is_lost {
+            let copy = Stated { member, generation, seq, value };
+            counter.recover(copy, self.life, value.decimals(), self.now.monotonic);
+        }
+        if let Some(full) = counter.full_mut().filter(|_| !is_asking && !self.node.keyspace.is_recovering()) {
+            full.end_recovery();
         }
     }
 
