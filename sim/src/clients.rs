@@ -274,6 +274,7 @@ pub fn note_balances(counter: CounterId, world: &World<'_>, oracle: &mut Oracle,
     for host in 0..world.hosts.len() {
         if let Some(process) = world.hosts[host].process.as_deref() {
             let state = process.inspect(clients.name(counter), world.local(host));
+            oracle.note_members(process.id(), &process.members());
             oracle.note_balance(place_of(world, host), counter, &state);
         }
     }

@@ -48,13 +48,13 @@ impl Oracle {
         let moment = place.now.since(claim.age);
         let (from, until) = (moment.since(slack(claim.age)), moment + slack(claim.age));
         let ledger = self.ledger(place, counter);
-        let generation = ledger.in_force(state.generation);
+        let generation = ledger.in_force(place.id, state.generation);
         let set_at = generation.and_then(|made| ledger.sets.get(&made)).map_or(Micros(0), |set| set.at);
         let part = |id: NodeId, to: Micros| {
-            let Some(author) = ledger.authors.get(&id) else { return ledger.offset(id, generation) };
+            let Some(author) = ledger.authors.get(&id) else { return ledger.base(id, generation) };
             let part = author.or_estimated(author.between(from, to), ledger.seen(id, generation));
             let is_known = id == place.id || members.contains(&id) || state.peers.contains_key(&id);
-            if is_known { part } else { part.hull(ledger.offset(id, generation)) }
+            if is_known { part } else { part.hull(ledger.base(id, generation)) }
         };
         let truth = ledger.expected(generation, |id| part(id, until.max(set_at)));
         let fresh = ledger.expected(generation, |id| match ledger.authors.get(&id) {
@@ -66,6 +66,7 @@ impl Oracle {
                 && set.at < from
                 && !set.is_maybe_lost
                 && members.iter().any(|id| id.has_signed(made.1))
+                && !ledger.is_gone_elsewhere(**made, generation)
         });
         let missed = missed
             .map(|(made, set)| format!("SET {} as {made:?}, older than that, is unknown here", set.value));

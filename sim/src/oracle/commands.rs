@@ -68,20 +68,23 @@ impl Oracle {
         // Who has met nobody yet brings its SET along when it joins.
         let is_ignorant =
             is_forgotten || self.unsettled.contains(&place.id) || !place.is_acquainted || place.is_alone;
+        let acquainted = self.acquainted(place.id);
         let ledger = self.ledger(place, counter);
-        let previous = ledger.in_force(before.generation);
+        let previous = ledger.in_force(place.id, before.generation);
         let mut seen: BTreeMap<_, _> =
             after.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
         // A node that has told nobody of its shard need not write down that it has seen it.
         let own = ledger.plain_own(place.id, before);
         let known = *seen.entry(place.id).or_insert(own);
+        ledger.note_removed(&mut seen, previous, acquainted.as_ref());
         let seqs = after.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
         if is_ignorant {
             // What it has counted since it started it has seen as well, though no copy of its shard holds that.
             seen.insert(place.id, known.hull(own));
-            ledger.blur(&mut seen, generation);
+            ledger.blur(&mut seen, generation, acquainted.as_ref());
         }
-        let record = SetRecord { value, seen, seqs, previous, at: place.now, is_maybe_lost: is_forgotten };
+        let (at, is_maybe_lost) = (place.now, is_forgotten);
+        let record = SetRecord { value, seen, seqs, previous, acquainted, at, is_maybe_lost };
         if ledger.sets.insert(generation, record).is_some() {
             self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));
         }
@@ -98,16 +101,19 @@ impl Oracle {
     /// all nodes know before anything that may follow from it is judged.
     pub fn note_balance(&mut self, place: Place, counter: CounterId, state: &CounterState) {
         let Some(generation) = state.generation else { return };
-        let ledger = self.ledger(place, counter);
-        if ledger.sets.contains_key(&generation) {
+        if self.ledger(place, counter).sets.contains_key(&generation) {
             return;
         }
+        let acquainted = self.acquainted(place.id);
+        let ledger = self.ledger(place, counter);
         let previous = ledger.sets.range(..generation).next_back().map(|(made, _)| *made);
-        let seen: BTreeMap<_, _> =
+        let mut seen: BTreeMap<_, _> =
             state.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
+        ledger.note_removed(&mut seen, previous, acquainted.as_ref());
         let seqs = state.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
         let at = place.now;
-        let record = SetRecord { value: Value::ZERO, seen, seqs, previous, at, is_maybe_lost: false };
+        let record =
+            SetRecord { value: Value::ZERO, seen, seqs, previous, acquainted, at, is_maybe_lost: false };
         ledger.sets.insert(generation, record);
         let read = ledger.expected(previous, |author| ledger.offset(author, Some(generation)));
         let is_zero = state.set_value.is_zero() && read.contains(0);

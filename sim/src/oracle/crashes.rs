@@ -51,7 +51,8 @@ impl Oracle {
             if is_for_good {
                 ledger.note_line(id, &survivors);
             }
-            let highest = survivors.iter().map(|survivor| ledger.in_force(survivor.state.generation)).max();
+            let in_force = |survivor: &Survivor| ledger.in_force(survivor.id, survivor.state.generation);
+            let highest = survivors.iter().map(in_force).max();
             for (&generation, set) in &mut ledger.sets {
                 set.is_maybe_lost |= Some(generation) > highest.flatten();
             }

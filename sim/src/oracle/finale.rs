@@ -47,11 +47,13 @@ impl Oracle {
         }
         let unknown = Ledger::default();
         let ledger = self.ledgers.get(&(first.place.epoch, counter)).unwrap_or(&unknown);
-        let generation =
-            findings.iter().map(|finding| ledger.in_force(finding.state.generation)).max().flatten();
+        let in_force = |finding: &Finding| ledger.in_force(finding.place.id, finding.state.generation);
+        let known = findings.iter().map(|finding| finding.state.generation).max().flatten();
+        let generation = known.or(findings.iter().map(in_force).max().flatten());
         if let Some((lost, set)) = ledger.sets.iter().next_back()
             && !set.is_maybe_lost
             && Some(*lost) > generation
+            && !ledger.is_gone_elsewhere(*lost, generation)
         {
             return Err(format!(
                 "c{counter}: SET {} as {lost:?} is lost; {generation:?} is in force",

@@ -17,7 +17,7 @@ use crate::process::{CounterState, Generation, Seq, ShardState};
 use engine::NodeId;
 use engine::time::Micros;
 use engine::value::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What one node has counted on one counter.
 #[derive(Clone, Debug, Default)]
@@ -94,10 +94,21 @@ pub(crate) struct SetRecord {
     pub(crate) seqs: BTreeMap<NodeId, Seq>,
     /// The generation that its author was in before; what it lacks in `seen` it had seen through that.
     pub(crate) previous: Generation,
+    /// Whom its author had ever met, or who had been forgotten by then; `None`: everybody.
+    pub(crate) acquainted: Option<BTreeSet<NodeId>>,
     /// When.
     pub(crate) at: Micros,
     /// A crash may have taken it away before anybody else knew it.
     pub(crate) is_maybe_lost: bool,
+}
+
+/// The counter was seen to disappear from a node: all that had been counted by those it knew was zero then.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Removal {
+    /// The generation that it was in.
+    pub(crate) generation: Generation,
+    /// Whom the node had ever met, itself included; `None`: everybody.
+    pub(crate) acquainted: Option<BTreeSet<NodeId>>,
 }
 
 /// One counter.
@@ -105,15 +116,36 @@ pub(crate) struct SetRecord {
 pub(crate) struct Ledger {
     pub(crate) authors: BTreeMap<NodeId, Author>,
     pub(crate) sets: BTreeMap<(u64, u64), SetRecord>,
-    /// The generation in which the counter was last seen to disappear: a node that knows no generation reads what it reads
-    /// since then.
-    pub(crate) floor: Generation,
+    /// The last removal from each node.
+    pub(crate) removals: BTreeMap<NodeId, Removal>,
+}
+
+/// Whether that is one of them; `None`: everybody is.
+fn is_among(acquainted: Option<&BTreeSet<NodeId>>, id: NodeId) -> bool {
+    acquainted.is_none_or(|met| met.contains(&id))
 }
 
 impl Ledger {
+    /// The generation in which the counter has last disappeared from a node, or from another one that had met it: that took
+    /// the word of both. A node that knows no generation reads what it reads since then.
+    pub(crate) fn floor(&self, id: NodeId) -> Generation {
+        let together = self.removals.values().filter(|removal| is_among(removal.acquainted.as_ref(), id));
+        together.map(|removal| removal.generation).max().flatten()
+    }
+
     /// The generation that a node is in.
-    pub(crate) fn in_force(&self, known: Generation) -> Generation {
-        known.or(self.floor)
+    pub(crate) fn in_force(&self, id: NodeId, known: Generation) -> Generation {
+        known.or(self.floor(id))
+    }
+
+    /// Whether a SET has gone with the counter, where nobody had met the author of the lower one that is in force: that lives on where
+    /// it was not removed, since nobody remembers the other any more.
+    pub(crate) fn is_gone_elsewhere(&self, set: (u64, u64), in_force: Generation) -> bool {
+        let Some((_, author)) = in_force else { return false };
+        self.removals.values().any(|removal| {
+            removal.generation >= Some(set)
+                && removal.acquainted.as_ref().is_some_and(|met| met.iter().all(|id| !id.has_signed(author)))
+        })
     }
 
     /// The SET that a shard is relative to: the highest one that is not above the generation in which it is stated. A shard
@@ -124,15 +156,28 @@ impl Ledger {
     }
 
     /// What the SET of a generation, or one that it had seen, had seen of an author.
+    ///
+    /// Whom the author of the SET had never met has a history of its own. What earlier SETs there had seen of it may be
+    /// forgotten, if all members there had acknowledged it; else it comes back.
     pub(crate) fn offset(&self, author: NodeId, generation: Generation) -> Range {
         let mut at = generation;
-        while let Some(record) = at.and_then(|g| self.sets.get(&g)) {
+        while let Some((made, record)) = at.and_then(|g| self.sets.get_key_value(&g)) {
             if let Some(&seen) = record.seen.get(&author) {
                 return seen;
+            }
+            if !is_among(record.acquainted.as_ref(), author) {
+                let earlier = self.sets.range(..made).filter_map(|(_, set)| set.seen.get(&author));
+                return earlier.fold(Range::ZERO, |range, &seen| range.hull(seen));
             }
             at = record.previous;
         }
         Range::ZERO
+    }
+
+    /// The same for what an author adds under that generation. What it had counted where the counter was removed in a later one is
+    /// zero for good.
+    pub(crate) fn base(&self, author: NodeId, generation: Generation) -> Range {
+        self.offset(author, generation.max(self.floor(author)))
     }
 
     /// What the SET of a generation itself had seen of an author, and at which number of the author's.
@@ -146,16 +191,23 @@ impl Ledger {
         let mut relative_to = self.relative_to(shard.generation);
         // Counted since the counter has disappeared, by one that a crash has made forget in which generation that was.
         if self.authors.get(&author).is_some_and(|known| shard.seq > known.seq_at_floor) {
-            relative_to = relative_to.max(self.floor);
+            relative_to = relative_to.max(self.floor(author));
         }
         Range::from(shard.value) + self.offset(author, relative_to)
     }
 
-    /// The counter has disappeared somewhere that was in this generation.
-    pub(crate) fn raise_floor(&mut self, generation: Generation) {
-        if generation > self.floor {
-            self.floor = generation;
-            self.authors.values_mut().for_each(|author| author.seq_at_floor = author.max_seq);
+    /// The counter has disappeared from a node.
+    pub(crate) fn note_removal(&mut self, id: NodeId, removal: Removal) {
+        let ids: Vec<NodeId> = self.authors.keys().copied().collect();
+        for author in ids.into_iter().filter(|author| is_among(removal.acquainted.as_ref(), *author)) {
+            if self.floor(author) < removal.generation {
+                let author = self.author(author);
+                author.seq_at_floor = author.max_seq;
+            }
+        }
+        let last = self.removals.entry(id).or_default();
+        if last.generation < removal.generation {
+            *last = removal;
         }
     }
 
@@ -173,22 +225,23 @@ impl Ledger {
         }
     }
 
-    /// What the last SET had seen of an author, or one before it if a crash may have taken that away.
+    /// What the last SET by somebody who had met an author, or the one that has disappeared there, had seen of it; or one before it if a
+    /// crash may have taken that away.
     fn offset_in_force(&self, author: NodeId) -> Range {
-        let mut sets = self.sets.iter().rev();
-        let last = sets.next().map(|(made, _)| *made);
-        let is_lost = |made: &(u64, u64)| self.sets[made].is_maybe_lost;
-        let mut offset = self.offset(author, last);
-        if last.as_ref().is_some_and(is_lost) {
-            let earlier = self.sets.keys().rev().skip(1).copied();
-            let until_sure = earlier
-                .scan(true, |goes_on, made| std::mem::replace(goes_on, is_lost(&made)).then_some(made));
-            offset = until_sure.fold(offset, |offset, made| offset.hull(self.offset(author, Some(made))));
-            if self.sets.values().all(|set| set.is_maybe_lost) {
-                offset = offset.hull(Range::ZERO);
+        let floor = self.floor(author);
+        let mut offset: Option<Range> = None;
+        for (made, set) in self.sets.iter().rev() {
+            if Some(*made) != floor && !is_among(set.acquainted.as_ref(), author) {
+                continue;
             }
+            let seen = self.offset(author, Some(*made));
+            let possible = offset.map_or(seen, |offset| offset.hull(seen));
+            if !set.is_maybe_lost {
+                return possible;
+            }
+            offset = Some(possible);
         }
-        offset
+        offset.map_or(Range::ZERO, |offset| offset.hull(Range::ZERO))
     }
 
     /// What a SET set; zero before the first.
@@ -197,12 +250,33 @@ impl Ledger {
     }
 
     /// The author of a SET has been through a crash: it may have forgotten SETs that it had acknowledged before, and others may
-    /// have given up what they would need to undo those. What it has not seen now, it may have seen then.
-    pub(crate) fn blur(&self, seen: &mut BTreeMap<NodeId, Range>, generation: (u64, u64)) {
-        for author in self.everybody() {
+    /// have given up what they would need to undo those. What it has not seen now, it may have seen then. (Whom it has never met:
+    /// see `offset`.)
+    pub(crate) fn blur(
+        &self,
+        seen: &mut BTreeMap<NodeId, Range>,
+        generation: (u64, u64),
+        acquainted: Option<&BTreeSet<NodeId>>,
+    ) {
+        for author in self.everybody().into_iter().filter(|author| is_among(acquainted, *author)) {
             let earlier = self.sets.range(..generation).filter_map(|(_, set)| set.seen.get(&author));
             let known = seen.entry(author).or_insert(Range::ZERO);
             *known = earlier.fold(*known, |range, &before| range.hull(before));
+        }
+    }
+
+    /// What a SET had seen of authors who count anew since the counter was removed in a generation that the author of the SET, if it
+    /// has met them, need not have known.
+    pub(crate) fn note_removed(
+        &self,
+        seen: &mut BTreeMap<NodeId, Range>,
+        previous: Generation,
+        acquainted: Option<&BTreeSet<NodeId>>,
+    ) {
+        for author in self.everybody().into_iter().filter(|author| is_among(acquainted, *author)) {
+            if self.floor(author) > previous {
+                seen.entry(author).or_insert_with(|| self.base(author, previous));
+            }
         }
     }
 
@@ -218,7 +292,7 @@ impl Ledger {
     /// The value that the counter must read in a generation, given each author's plain sum.
     pub(crate) fn expected(&self, generation: Generation, counted: impl Fn(NodeId) -> Range) -> Range {
         self.everybody().into_iter().fold(self.set_value(generation), |sum, author| {
-            sum + (counted(author) - self.offset(author, generation))
+            sum + (counted(author) - self.base(author, generation))
         })
     }
 

@@ -33,7 +33,7 @@ pub use crashes::Survivor;
 use engine::NodeId;
 use engine::time::Micros;
 pub use finale::Finding;
-use ledger::Ledger;
+use ledger::{Ledger, Removal};
 pub use range::Range;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,6 +73,8 @@ pub struct Oracle {
     ledgers: BTreeMap<(Epoch, CounterId), Ledger>,
     /// By (node, number of its process, epoch, counter).
     views: BTreeMap<(NodeId, u32, Epoch, CounterId), View>,
+    /// Whom each node has ever met.
+    met: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// Nodes that have been forgotten: somebody may take over their counts.
     forgotten: BTreeSet<NodeId>,
     /// When each counter was last set to zero: it may disappear.
@@ -106,6 +108,16 @@ impl Oracle {
 
     fn ledger(&mut self, place: Place, counter: CounterId) -> &mut Ledger {
         self.ledgers.entry((place.epoch, counter)).or_default()
+    }
+
+    /// A node knows these members, itself included.
+    pub fn note_members(&mut self, id: NodeId, members: &[NodeId]) {
+        self.met.entry(id).or_default().extend(members);
+    }
+
+    /// Whom a node has ever met, or need not meet any more; `None` if nobody has said.
+    fn acquainted(&self, id: NodeId) -> Option<BTreeSet<NodeId>> {
+        Some(self.met.get(&id)? | &self.forgotten)
     }
 
     /// A client has set the precision of a counter somewhere.
@@ -190,8 +202,8 @@ impl Oracle {
             if place.is_alone && before.is_some_and(|made| place.id.has_signed(made.1)) {
                 return self.deleted_alone(place, counter);
             }
-            let ledger = self.ledger(place, counter);
-            ledger.raise_floor(before);
+            let acquainted = self.acquainted(place.id);
+            self.ledger(place, counter).note_removal(place.id, Removal { generation: before, acquainted });
         }
     }
 

@@ -173,3 +173,49 @@ fn zeros_must_be_gone_and_sets_must_not() {
     let gone = states.map(|finding| Finding { exists: false, state: CounterState::default(), ..finding });
     assert_eq!(oracle.settled(0, &gone), Ok(()));
 }
+
+/// A node SETs a counter to `value`, in the generation of that time, having seen its own shard at most.
+fn set_by(oracle: &mut Oracle, host: u8, (time, value): (u64, i64), before: &CounterState) -> CounterState {
+    let generation = Some((time, id(host).author(0)));
+    let observed = before.own.map(|own| (id(host), own)).into_iter().collect();
+    let own = before.own.map(|own| ShardState { generation, value: Value::ZERO, ..own });
+    let set_value = Value::from_integer(value);
+    let after = CounterState { generation, set_value, observed, own, ..CounterState::default() };
+    let around = Around { read_before: None, before, after: &after };
+    oracle.set(place(host, 4_000 + time), 0, set_value, around);
+    after
+}
+
+#[test]
+fn a_set_by_a_stranger_may_bring_back_what_a_set_has_seen_or_not() {
+    let is_right = |has_met: bool, value| {
+        let mut oracle = after_increments(&[5]);
+        oracle.note_members(id(1), &[id(1), id(3)]);
+        oracle.note_members(id(2), &[id(2), id(if has_met { 1 } else { 4 })]);
+        set_by(&mut oracle, 1, (1, 7), &counted(5, 1));
+        let after = set_by(&mut oracle, 2, (2, 100), &CounterState::default());
+        assert_eq!(oracle.violations, Vec::<String>::new());
+        oracle.settled(0, &[finding(1, value, after.clone()), finding(2, value, after)]).is_ok()
+    };
+    assert!(is_right(false, 100), "all whom node 1 knew had acknowledged the first SET");
+    assert!(is_right(false, 105), "node 1 remembers what the first SET had seen");
+    assert!(!is_right(false, 99) && !is_right(false, 106), "no more and no less");
+    assert!(is_right(true, 105));
+    assert!(!is_right(true, 100), "node 1 must remember it until node 2 has acknowledged it");
+}
+
+#[test]
+fn a_lower_set_stays_in_force_only_where_a_higher_one_was_removed_among_strangers() {
+    let is_right = |has_met: bool| {
+        let mut oracle = after_increments(&[5]);
+        oracle.note_members(id(1), &[id(1), id(3)]);
+        oracle.note_members(id(2), &[id(2), id(if has_met { 1 } else { 4 })]);
+        let in_force = set_by(&mut oracle, 1, (1, 7), &counted(5, 1));
+        set_by(&mut oracle, 2, (2, 0), &CounterState::default());
+        oracle.look(place(2, 9_000), 0, &CounterState::default());
+        assert_eq!(oracle.violations, Vec::<String>::new());
+        oracle.settled(0, &[finding(1, 7, in_force.clone()), finding(2, 7, in_force)]).is_ok()
+    };
+    assert!(is_right(false));
+    assert!(!is_right(true), "node 1 had to acknowledge what node 2 has removed");
+}
