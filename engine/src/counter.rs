@@ -720,7 +720,7 @@ impl Counter {
 
     fn is_full_and_deleted(&self) -> bool {
         self.full().and_then(Full::record).is_some_and(|record| record.is_deletion)
-            && self.reads_zero(|_, _| true)
+            && self.reads_zero(|_, shard| shard.moving().is_none())
     }
 
     fn reads_zero(&self, is_as_it_should: impl Fn(&Full, &PeerShard) -> bool) -> bool {

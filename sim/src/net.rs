@@ -172,12 +172,23 @@ impl Net {
         if self.paths[index].is_cut {
             return;
         }
+        let (is_wide, latency) = (self.paths[index].bytes_per_sec.is_none(), self.paths[index].latency);
         for conn in 0..self.conns.len() {
             for side in 0..2 {
                 let ends = &self.conns[conn].ends;
-                if (ends[side].host, ends[1 - side].host) == (from, to)
-                    && self.conns[conn].pipes[side].is_held
-                {
+                if (ends[side].host, ends[1 - side].host) != (from, to) {
+                    continue;
+                }
+                let pipe = &mut self.conns[conn].pipes[side];
+                if is_wide && pipe.line_free_at > now {
+                    // What was queued up for a narrow line is on its way now.
+                    pipe.line_free_at = now;
+                    pipe.flying.iter_mut().for_each(|(due, _)| *due = (*due).min(now + latency));
+                    if pipe.is_scheduled {
+                        self.later.push((now + latency, NetEvent::Arrive { conn, side }));
+                    }
+                }
+                if self.conns[conn].pipes[side].is_held {
                     self.conns[conn].pipes[side].is_held = false;
                     self.conns[conn].pipes[side].is_scheduled = true;
                     let late = Micros(self.dice.below(RETRANSMISSION.0));
