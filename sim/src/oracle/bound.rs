@@ -61,8 +61,10 @@ impl Oracle {
             Some(author) if id == place.id => author.in_the_end(ledger.seen(id, generation)),
             Some(_) | None => part(id, place.now),
         });
-        let missed = ledger.sets.range((generation.unwrap_or_default())..).find(|(made, set)| {
-            Some(**made) > generation
+        // Who knows no SET need not know one that others have removed, be it that it has joined since.
+        let known = state.generation.or(ledger.last_removal().max(generation));
+        let missed = ledger.sets.range((known.unwrap_or_default())..).find(|(made, set)| {
+            Some(**made) > known
                 && set.at < from
                 && !set.is_maybe_lost
                 && members.iter().any(|id| id.has_signed(made.1))

@@ -133,6 +133,11 @@ impl Ledger {
         together.map(|removal| removal.generation).max().flatten()
     }
 
+    /// The highest generation in which the counter has disappeared anywhere.
+    pub(crate) fn last_removal(&self) -> Generation {
+        self.removals.values().map(|removal| removal.generation).max().flatten()
+    }
+
     /// The generation that a node is in.
     pub(crate) fn in_force(&self, id: NodeId, known: Generation) -> Generation {
         known.or(self.floor(id))
