@@ -220,6 +220,8 @@ impl World {
     pub(crate) fn kept_picture(&mut self, host: usize) -> Picture {
         let mut picture = self.picture(host);
         picture.values_mut().flat_map(|known| &mut known.peers).for_each(|shard| shard.value = Value::ZERO);
+        // Nor how far a line may be off by now.
+        picture.values_mut().for_each(|known| known.slacks.clear());
         picture
     }
 
