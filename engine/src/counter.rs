@@ -720,7 +720,7 @@ impl Counter {
 
     fn is_full_and_deleted(&self) -> bool {
         self.full().and_then(Full::record).is_some_and(|record| record.is_deletion)
-            && self.reads_zero(|_, shard| shard.moving().is_none())
+            && self.reads_zero(|full, shard| shard.moving().is_none() || !full.is_counted(shard))
     }
 
     fn reads_zero(&self, is_as_it_should: impl Fn(&Full, &PeerShard) -> bool) -> bool {
@@ -731,15 +731,10 @@ impl Counter {
             Side::None => true,
             Side::Plain(plain) => plain.value.is_zero(),
             Side::Full(full) => {
-                let is_counted = |shard: &PeerShard| {
-                    full.record()
-                        .is_none_or(|record| record.is_counted(&shard.as_published(record.generation)))
-                };
                 full.record().is_none_or(|record| record.value.is_zero())
-                    && full
-                        .peers
-                        .iter()
-                        .all(|shard| (shard.is_zero() || !is_counted(shard)) && is_as_it_should(full, shard))
+                    && full.peers.iter().all(|shard| {
+                        (shard.is_zero() || !full.is_counted(shard)) && is_as_it_should(full, shard)
+                    })
             }
         }
     }
@@ -788,6 +783,11 @@ impl Full {
             bound = bound.saturating_add(truth.distance(counted));
         }
         Some(bound)
+    }
+
+    /// Whether a shard adds anything to the total, be it zero.
+    fn is_counted(&self, shard: &PeerShard) -> bool {
+        self.record().is_none_or(|record| record.is_counted(&shard.as_published(record.generation)))
     }
 
     fn peer(&self, member: MemberIndex) -> Option<&PeerShard> {

@@ -28,13 +28,16 @@ struct Host {
 
 struct World {
     hosts: Vec<Host>,
+    /// Hosts that nobody reaches.
+    away: BTreeSet<usize>,
     now: Micros,
     bytes: u64,
 }
 
 impl World {
     fn new(count: usize) -> World {
-        let mut world = World { hosts: Vec::new(), now: Micros::from_secs(10), bytes: 0 };
+        let mut world =
+            World { hosts: Vec::new(), away: BTreeSet::new(), now: Micros::from_secs(10), bytes: 0 };
         (0..count).for_each(|_| world.add());
         world
     }
@@ -105,7 +108,7 @@ impl World {
         match effect {
             Effect::Dial { link, to } => {
                 let other = usize::from(to.port()) - 17_000;
-                if other >= self.hosts.len() {
+                if other >= self.hosts.len() || self.away.contains(&from) || self.away.contains(&other) {
                     self.hosts[from].cluster.handle(Input::Closed { link, reason: "refused" }, now);
                     return;
                 }
@@ -333,6 +336,47 @@ fn a_node_that_lost_everything_gets_its_counts_back() {
     world.ask(0, "INCRBY a 1");
     world.run(Micros::from_secs(3));
     world.agree("GET a", "109");
+}
+
+#[test]
+fn what_only_an_absent_member_has_comes_back_with_it() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY a 100");
+    world.ask(0, "INCRBY b 5");
+    world.run(Micros::from_secs(3));
+    world.away.insert(1);
+    world.kill(1);
+    world.restart(0);
+    world.restart(2);
+    world.ask(0, "INCRBY a 7");
+    world.run(Micros::from_secs(6));
+    assert_eq!(
+        (world.ask(0, "GET a"), world.ask(2, "GET a")),
+        ("7".into(), "7".into()),
+        "after its patience"
+    );
+    assert!(world.ask(0, "GET a BOUND").contains("200000000000000000000"), "nothing is claimed meanwhile");
+    world.away.clear();
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "107");
+    world.agree("GET b", "5");
+}
+
+#[test]
+fn a_member_that_lost_everything_gets_what_a_forgotten_one_has_left() {
+    let mut world = World::joined(3);
+    world.ask(2, "INCRBY a 100");
+    world.run(Micros::from_secs(3));
+    world.kill(2);
+    let dead = world.hosts.pop().unwrap().node.id();
+    world.restart(1);
+    let now = world.clock();
+    world.hosts[0].cluster.request(ClusterRequest::Forget(dead), now);
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "100");
+    world.restart(0);
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "100");
 }
 
 #[test]
