@@ -124,7 +124,8 @@ impl Cluster {
                     false => peer.has_buried.remove(&about),
                 };
             }
-            if about == member || self.members.announced(about).is_none() {
+            // Of one that was removed nobody tells when it was heard.
+            if about == member || digest.is_departed || self.members.announced(about).is_none() {
                 continue;
             }
             let report = Report { evidence: digest.evidence, age: digest.heard_age };

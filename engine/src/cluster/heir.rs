@@ -90,8 +90,8 @@ impl Cluster {
         let head = self.peers.get(&departed).map_or(Seq::ZERO, |peer| peer.stream.head());
         let mut others = self.members.peers().filter(|(index, _)| *index != MemberIndex::SELF);
         self.recovery.is_none()
-            && self.all_agree_who_departed()
             && self.late.is_empty()
+            && self.all_agree_who_departed()
             && others.all(|(member, announced)| {
                 let Some(peer) = self.peers.get(&member) else { return false };
                 let is_here = self.members.state(member, now, self.timeout) == MemberState::Alive
@@ -180,6 +180,8 @@ impl Cluster {
     fn bury(&mut self, departed: MemberIndex) {
         let Some(peer) = self.peers.remove(&departed) else { return };
         self.buried.insert(departed, peer.stream.head());
+        // Somebody else's word may have ended what a walk over many counters had begun.
+        self.estate.take_if(|estate| estate.departed == departed);
         for link in self.links.values_mut() {
             link.outgoing.remove(&departed);
             link.copying.remove(&departed);

@@ -379,6 +379,54 @@ fn a_member_that_lost_everything_gets_what_a_forgotten_one_has_left() {
     world.agree("GET a", "100");
 }
 
+/// More than one round of housekeeping looks at.
+#[test]
+fn many_counters_of_a_forgotten_member_are_taken_over_in_several_rounds() {
+    const COUNTERS: usize = 40_000;
+    let mut world = World::joined(3);
+    let names: Vec<String> = (0..COUNTERS).map(|n| format!("n{n}")).collect();
+    world.ask(2, &format!("MINCRBY 3 {}", names.join(" ")));
+    world.run(Micros::from_secs(3));
+    world.kill(2);
+    let dead = world.hosts.pop().unwrap().node.id();
+    let now = world.clock();
+    world.hosts[1].cluster.request(ClusterRequest::Forget(dead), now);
+    world.run(Micros::from_secs(4));
+    for name in [&names[0], &names[COUNTERS / 2], &names[COUNTERS - 1]] {
+        world.agree(&format!("GET {name}"), "3");
+    }
+    for host in &world.hosts {
+        assert_eq!(host.cluster.peers.len(), 1, "the other one that lives");
+        assert!(host.cluster.estate.is_none(), "nothing is left to look at");
+    }
+}
+
+#[test]
+fn a_walk_over_an_estate_ends_when_it_is_buried_meanwhile() {
+    let mut world = World::joined(3);
+    let names: Vec<String> = (0..40_000).map(|n| format!("n{n}")).collect();
+    world.ask(0, &format!("MINCRBY 3 {}", names.join(" ")));
+    world.run(Micros::from_secs(3));
+    world.kill(2);
+    let dead = world.hosts.pop().unwrap().node.id();
+    let now = world.clock();
+    let cluster = &mut world.hosts[0].cluster;
+    let departed = cluster.members.index_of(dead).unwrap();
+    cluster.request(ClusterRequest::Forget(dead), now);
+    for _ in 0..1_000 {
+        if world.hosts[0].cluster.estate.is_some() {
+            break;
+        }
+        world.run(Micros::from_millis(1));
+    }
+    let cluster = &mut world.hosts[0].cluster;
+    assert!(cluster.estate.is_some(), "the walk takes more than a round");
+    cluster.note_burial(departed, Seq::ZERO);
+    world.run(Micros::from_secs(3));
+    let cluster = &world.hosts[0].cluster;
+    assert!(cluster.estate.is_none() && cluster.peers.len() == 1);
+}
+
 #[test]
 fn a_quiet_cluster_sends_little() {
     let mut world = World::joined(3);
