@@ -4,7 +4,8 @@
 //! While logging is on, each stripe lists the counters that have changed (once, however often they do) and the names of
 //! those that are gone. A counter that is removed and made again stands in both; whoever drains gets the removals first.
 
-use super::{Changed, Cursor, Keyspace, Listening, MAX_IDLE_LIST, STRIPES};
+use super::walks::MAX_IDLE_LIST;
+use super::{Changed, Cursor, Keyspace, Listening, STRIPES};
 use crate::clients::Wake;
 use crate::counter::{Counter, Marks};
 use crate::ids::{MemberIndex, Seq};
