@@ -1,0 +1,167 @@
+//! What only some counters need, applied: the SET in force, peers' shards, how far off a read may be.
+
+use super::Full;
+use crate::generation::{Record, Stated};
+use crate::ids::{Generation, MemberIndex, Seq};
+use crate::shard::{Excursion, Horizons, Merged, PeerShard};
+use crate::takeover::{Inheritance, TakenOver};
+use crate::time::Micros;
+use crate::trail::{Trail, View};
+use crate::value::Value;
+use smallvec::SmallVec;
+
+impl Full {
+    pub(super) const UP: u8 = 1;
+    pub(super) const DOWN: u8 = 2;
+
+    /// How far `total` may be from the truth of `moment`: how far each part may be, together.
+    pub(super) fn bound_units(&self, own: i128, moment: Micros, horizons: &Horizons) -> Option<i128> {
+        let view = View { record: self.record(), horizons };
+        let none = Trail::default();
+        let trail = self.trail.as_deref().unwrap_or(&none);
+        let mut bound = trail.own_at(moment, own).distance(own);
+        let mut gone: SmallVec<[MemberIndex; 4]> =
+            trail.members().filter(|member| self.peer(*member).is_none()).collect();
+        gone.dedup();
+        for member in self.peers.iter().map(PeerShard::member).chain(gone) {
+            let peer = self.peer(member);
+            let counted = peer.map_or(0, |peer| {
+                let stated = peer.stated(self.record_generation(), moment, horizons);
+                self.record().map_or(stated.value.units(), |record| record.counts(&stated))
+            });
+            let truth = trail.peer_at(member, moment, peer, &view)?;
+            bound = bound.saturating_add(truth.distance(counted));
+        }
+        Some(bound)
+    }
+
+    /// Whether a shard adds anything to the total, be it zero.
+    pub(super) fn is_counted(&self, shard: &PeerShard) -> bool {
+        self.record().is_none_or(|record| record.is_counted(&shard.as_published(record.generation)))
+    }
+
+    pub(super) fn peer(&self, member: MemberIndex) -> Option<&PeerShard> {
+        self.peers.iter().find(|peer| peer.member() == member)
+    }
+
+    /// The own shard is published. `excursion`: how far it had been outside of all between the line before and this value.
+    pub(crate) fn note_excursion(&mut self, excursion: Option<i128>) {
+        let has_wavered = self.directions == Full::UP | Full::DOWN;
+        self.excursion = match excursion {
+            Some(0) if !has_wavered => Excursion::NONE,
+            Some(units) => Excursion::at_most(units),
+            None if has_wavered => Excursion::ANYWHERE,
+            None => Excursion::NONE,
+        };
+    }
+
+    pub(crate) fn record(&self) -> Option<&Record> {
+        self.record.as_deref()
+    }
+
+    pub(super) fn record_generation(&self) -> Generation {
+        self.record().map_or(Generation::ZERO, |record| record.generation)
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(crate) fn peers(&self) -> &[PeerShard] {
+        &self.peers
+    }
+
+    /// Another SET is in force.
+    pub(super) fn replace_record(&mut self, record: Record) {
+        let older = self.record_generation();
+        self.peers.iter_mut().for_each(|peer| peer.note_new_record(older, record.generation));
+        if let Some(trail) = &mut self.trail {
+            trail.note_new_record(older, record.generation);
+        }
+        self.record = Some(Box::new(record));
+        (self.record_seq, self.told_again) = (Seq::ZERO, Seq::ZERO);
+    }
+
+    /// What each part of the total adds, in units: the SET's value, the own shard, each peer's. Without horizons, peers' as they
+    /// were published.
+    pub(super) fn parts(
+        &self,
+        own: Stated,
+        now: Micros,
+        horizons: Option<&Horizons>,
+    ) -> impl Iterator<Item = i128> {
+        let record = self.record.as_deref();
+        let generation = record.map_or(Generation::ZERO, |record| record.generation);
+        let counts = move |shard: Stated| match record {
+            None => shard.value.units(),
+            Some(record) => record.counts(&shard),
+        };
+        let peers = self.peers.iter().map(move |peer| {
+            counts(match horizons {
+                Some(horizons) => peer.stated(generation, now, horizons),
+                None => peer.as_published(generation),
+            })
+        });
+        std::iter::once(record.map_or(0, |record| record.value.units()))
+            .chain(std::iter::once(own.value.units()))
+            .chain(peers)
+    }
+
+    pub(crate) fn inheritance(&self) -> &Inheritance {
+        &self.inheritance
+    }
+
+    pub(crate) fn inheritance_mut(&mut self) -> &mut Inheritance {
+        &mut self.inheritance
+    }
+
+    /// See `Counter::merge`. What the shard's owner has taken over is dropped in the same step.
+    pub(super) fn merge(
+        &mut self,
+        shard: PeerShard,
+        generation: Generation,
+        record: Generation,
+        now: Micros,
+    ) -> Merged {
+        let is_part_of_another =
+            |taken: &TakenOver| taken.member == shard.member() && shard.seq() <= taken.seq;
+        if self.peers.iter().flat_map(PeerShard::taken_over).any(is_part_of_another)
+            || self.inheritance.tags().iter().any(is_part_of_another)
+        {
+            return Merged::Stale;
+        }
+        for taken in shard.taken_over() {
+            self.peers.retain(|peer| peer.member() != taken.member || peer.seq() > taken.seq);
+        }
+        match self.peers.iter_mut().find(|peer| peer.member() == shard.member()) {
+            Some(known) => known.merge(shard, generation, record, now),
+            None => {
+                let mut shard = shard;
+                shard.set_generation(generation, record);
+                self.peers.push(shard);
+                Merged::Advanced
+            }
+        }
+    }
+
+    /// A peer has no such shard any more: it is zero, in the generation that it was in.
+    pub(crate) fn void_peer(&mut self, member: MemberIndex, seq: Seq) {
+        let record = self.record_generation();
+        let Some(place) = self.peers.iter().position(|peer| peer.member() == member) else { return };
+        let generation = self.peers[place].generation(record);
+        if generation >= record {
+            self.peers.swap_remove(place);
+            return;
+        }
+        let mut zero =
+            PeerShard::new(member, seq, Value::ZERO, self.peers[place].decimals(), None, Vec::new());
+        zero.set_generation(generation, record);
+        self.peers[place] = zero;
+    }
+
+    /// Takes a departed member's shard away and returns it.
+    pub(crate) fn take_peer(&mut self, member: MemberIndex) -> Option<PeerShard> {
+        let place = self.peers.iter().position(|peer| peer.member() == member)?;
+        Some(self.peers.swap_remove(place))
+    }
+}
