@@ -58,11 +58,17 @@ impl Horizons {
         self.note_oldest();
     }
 
-    /// It is no member any more; its lines stand still where they held last.
-    pub(crate) fn remove(&self, member: MemberIndex) {
+    /// It is no member any more; its lines stand still where they held last. Others may know more of it than we do, so GET BOUND
+    /// speaks of no later moment until it is removed.
+    pub(crate) fn freeze(&self, member: MemberIndex) {
         if let Some(as_of) = self.as_of(member) {
             self.follow_until[usize::from(member.0)].store(as_of.0, Ordering::Relaxed);
         }
+    }
+
+    /// Nobody knows more of it.
+    pub(crate) fn remove(&self, member: MemberIndex) {
+        self.freeze(member);
         self.as_of[usize::from(member.0)].store(NOBODY, Ordering::Relaxed);
         self.note_oldest();
     }

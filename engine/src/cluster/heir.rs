@@ -36,6 +36,7 @@ impl Cluster {
     /// Goes on with the shards of departed members.
     pub(super) fn take_over(&mut self) {
         self.drop_leftovers();
+        self.note_last_states();
         let Some(departed) =
             self.estate.as_ref().map(|estate| estate.departed).or_else(|| self.next_estate())
         else {
@@ -116,6 +117,16 @@ impl Cluster {
                         peer.has_buried.contains(&departed) && *holds <= own.stream.head()
                     })
             })
+    }
+
+    /// From when all members agree on the last state of a departed one, GET BOUND need not wait for it any more.
+    fn note_last_states(&self) {
+        let horizons = &self.node.keyspace.horizons;
+        for (departed, _) in self.members.departed().filter(|(index, _)| horizons.as_of(*index).is_some()) {
+            if !self.peers.contains_key(&departed) || self.nobody_has_more_of(departed) {
+                horizons.remove(departed);
+            }
+        }
     }
 
     /// Whether no member takes anything from one that we know to be removed: it could bring more of another one.

@@ -231,7 +231,7 @@ impl Cluster {
     /// A member is none any more: its shards stay until somebody has taken them over.
     pub(super) fn note_departure(&mut self, member: MemberIndex) {
         self.open_estate(member);
-        self.node.keyspace.horizons.remove(member);
+        self.node.keyspace.horizons.freeze(member);
         if self.peers.get(&member).is_none_or(|peer| peer.as_of == Micros(0)) {
             self.node.keyspace.horizons.forget_past(self.now.monotonic);
         }
