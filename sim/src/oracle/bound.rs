@@ -47,20 +47,28 @@ impl Oracle {
         self.look(place, counter, state);
         let moment = place.now.since(claim.age);
         let (from, until) = (moment.since(slack(claim.age)), moment + slack(claim.age));
+        // A forgotten node knows nothing of what the others have removed since.
+        let is_forgotten = self.forgotten.contains(&place.id);
         let ledger = self.ledger(place, counter);
-        let generation = ledger.in_force(place.id, state.generation);
+        let floor = ledger.floor_of_reader(place.id);
+        let generation = state.generation.or(floor);
+        let base = |id: NodeId| {
+            let common = ledger.floor(id);
+            ledger.offset(id, generation.max(if is_forgotten { common.min(floor) } else { common }))
+        };
         let set_at = generation.and_then(|made| ledger.sets.get(&made)).map_or(Micros(0), |set| set.at);
         let part = |id: NodeId, to: Micros| {
-            let Some(author) = ledger.authors.get(&id) else { return ledger.base(id, generation) };
+            let Some(author) = ledger.authors.get(&id) else { return base(id) };
             let part = author.or_estimated(author.between(from, to), ledger.seen(id, generation));
             let is_known = id == place.id || members.contains(&id) || state.peers.contains_key(&id);
-            if is_known { part } else { part.hull(ledger.base(id, generation)) }
+            if is_known { part } else { part.hull(base(id)) }
         };
-        let truth = ledger.expected(generation, |id| part(id, until.max(set_at)));
-        let fresh = ledger.expected(generation, |id| match ledger.authors.get(&id) {
+        let truth = ledger.expected_from(generation, |id| part(id, until.max(set_at)), base);
+        let fresh_part = |id: NodeId| match ledger.authors.get(&id) {
             Some(author) if id == place.id => author.in_the_end(ledger.seen(id, generation)),
             Some(_) | None => part(id, place.now),
-        });
+        };
+        let fresh = ledger.expected_from(generation, fresh_part, base);
         // Who knows no SET need not know one that others have removed, be it that it has joined since.
         let known = state.generation.or(ledger.last_removal().max(generation));
         let missed = ledger.sets.range((known.unwrap_or_default())..).find(|(made, set)| {

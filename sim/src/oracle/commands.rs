@@ -79,8 +79,10 @@ impl Oracle {
         ledger.note_removed(&mut seen, previous, acquainted.as_ref());
         let seqs = after.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
         if is_ignorant {
-            // What it has counted since it started it has seen as well, though no copy of its shard holds that.
-            seen.insert(place.id, known.hull(own));
+            // What it has counted since it started it has seen as well, though no copy of its shard holds that; of what it counted
+            // before, no more than the copy that it has.
+            let since = ledger.author(place.id).since_crash();
+            seen.insert(place.id, known.hull(own).hull(known + since));
             ledger.blur(&mut seen, generation, acquainted.as_ref());
         }
         let (at, is_maybe_lost) = (place.now, is_forgotten);
@@ -130,7 +132,11 @@ impl Oracle {
         let Some(read) = around.read_before.filter(|_| is_estimate_whole(around)) else { return };
         let generation = around.after.generation;
         let ledger = self.ledger(place, counter);
-        let seen = ledger.expected(previous, |author| ledger.offset(author, generation));
+        // Of whom it has never met it reads nothing.
+        let seen = ledger.expected(previous, |author| match ledger.has_met(generation, author) {
+            true => ledger.offset(author, generation),
+            false => ledger.base(author, previous),
+        });
         if !seen.contains(read.units()) {
             let account = self.account(place.epoch, counter);
             self.complain(

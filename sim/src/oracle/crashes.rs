@@ -52,9 +52,15 @@ impl Oracle {
                 ledger.note_line(id, &survivors);
             }
             let in_force = |survivor: &Survivor| ledger.in_force(survivor.id, survivor.state.generation);
-            let highest = survivors.iter().map(in_force).max();
-            for (&generation, set) in &mut ledger.sets {
-                set.is_maybe_lost |= Some(generation) > highest.flatten();
+            let known: Vec<_> =
+                survivors.iter().map(|left| (in_force(left), self.met.get(&left.id))).collect();
+            for (&made, set) in &mut ledger.sets {
+                // A higher one by somebody whom its author had never met says nothing of it.
+                let is_known = known.iter().any(|&(generation, met)| {
+                    let is_met = || met.is_none_or(|met| met.iter().any(|id| id.has_signed(made.1)));
+                    generation == Some(made) || generation > Some(made) && is_met()
+                });
+                set.is_maybe_lost |= !is_known;
             }
         }
     }

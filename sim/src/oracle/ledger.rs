@@ -46,6 +46,11 @@ impl Author {
         Range::exactly(self.counted) + self.spread
     }
 
+    /// What it has counted since its last crash, or ever.
+    pub(crate) fn since_crash(&self) -> Range {
+        Range::exactly(self.counted - self.last_crash.map_or(0, |(at_crash, _)| at_crash))
+    }
+
     /// The truth in the end, given what the SET in force had seen and at which number. That was an estimate. If nothing later
     /// than it survived a crash, what the node really had counted may be known to nobody, and the estimate is what is left.
     pub(crate) fn in_the_end(&self, seen: Option<(Range, Seq)>) -> Range {
@@ -107,8 +112,10 @@ pub(crate) struct SetRecord {
 pub(crate) struct Removal {
     /// The generation that it was in.
     pub(crate) generation: Generation,
-    /// Whom the node had ever met, itself included; `None`: everybody.
+    /// Whom the node had ever met, itself included, or who had been forgotten by then; `None`: everybody.
     pub(crate) acquainted: Option<BTreeSet<NodeId>>,
+    /// Who had been forgotten by then: nobody asked them.
+    pub(crate) forgotten: BTreeSet<NodeId>,
 }
 
 /// One counter.
@@ -131,6 +138,14 @@ impl Ledger {
     pub(crate) fn floor(&self, id: NodeId) -> Generation {
         let together = self.removals.values().filter(|removal| is_among(removal.acquainted.as_ref(), id));
         together.map(|removal| removal.generation).max().flatten()
+    }
+
+    /// The same for what a node reads that may have been forgotten meanwhile: only what it took part in.
+    pub(crate) fn floor_of_reader(&self, id: NodeId) -> Generation {
+        let took_part = |&(remover, removal): &(&NodeId, &Removal)| {
+            is_among(removal.acquainted.as_ref(), id) && (*remover == id || !removal.forgotten.contains(&id))
+        };
+        self.removals.iter().filter(took_part).map(|(_, removal)| removal.generation).max().flatten()
     }
 
     /// The highest generation in which the counter has disappeared anywhere.
@@ -183,6 +198,12 @@ impl Ledger {
     /// zero for good.
     pub(crate) fn base(&self, author: NodeId, generation: Generation) -> Range {
         self.offset(author, generation.max(self.floor(author)))
+    }
+
+    /// Whether the author of a SET had ever met another author.
+    pub(crate) fn has_met(&self, generation: Generation, author: NodeId) -> bool {
+        let record = generation.and_then(|made| self.sets.get(&made));
+        record.is_none_or(|record| is_among(record.acquainted.as_ref(), author))
     }
 
     /// What the SET of a generation itself had seen of an author, and at which number of the author's.
@@ -296,9 +317,19 @@ impl Ledger {
 
     /// The value that the counter must read in a generation, given each author's plain sum.
     pub(crate) fn expected(&self, generation: Generation, counted: impl Fn(NodeId) -> Range) -> Range {
-        self.everybody().into_iter().fold(self.set_value(generation), |sum, author| {
-            sum + (counted(author) - self.base(author, generation))
-        })
+        self.expected_from(generation, counted, |author| self.base(author, generation))
+    }
+
+    /// The same with what each adds from where on.
+    pub(crate) fn expected_from(
+        &self,
+        generation: Generation,
+        counted: impl Fn(NodeId) -> Range,
+        base: impl Fn(NodeId) -> Range,
+    ) -> Range {
+        self.everybody()
+            .into_iter()
+            .fold(self.set_value(generation), |sum, author| sum + (counted(author) - base(author)))
     }
 
     /// The author, known from now on.

@@ -203,7 +203,8 @@ impl Oracle {
                 return self.deleted_alone(place, counter);
             }
             let acquainted = self.acquainted(place.id);
-            self.ledger(place, counter).note_removal(place.id, Removal { generation: before, acquainted });
+            let removal = Removal { generation: before, acquainted, forgotten: self.forgotten.clone() };
+            self.ledger(place, counter).note_removal(place.id, removal);
         }
     }
 
