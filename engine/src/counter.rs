@@ -294,7 +294,9 @@ impl Counter {
                 }
                 Cow::Owned(subtracted)
             }
-            Side::Full(full) => Cow::Borrowed(&full.subtracted),
+            Side::Full(full) => {
+                full.joined_subtractions().map_or(Cow::Borrowed(&full.subtracted), Cow::Owned)
+            }
         }
     }
 
@@ -323,6 +325,7 @@ impl Counter {
             && seq == Seq::ZERO
             && subscribers == 0
             && !is_unpublished;
+        let own = self.own();
         let (sum, subtractions) = (subtracted.sum_if_one(), subtracted.0.len());
         match record {
             None if is_plain && generation.is_zero() && subtracted.is_empty() => {}
@@ -348,13 +351,10 @@ impl Counter {
                     inheritance,
                     is_restated: is_unpublished,
                     since_start: since_start.map(|earlier| {
-                        Box::new(SinceStart {
-                            counted: 0,
-                            earlier,
-                            subtractions,
-                            from: seq,
-                            is_from_peer: false,
-                        })
+                        let counted = recovery::counted_in(&earlier);
+                        let value = Value::saturating_from_units(own.units().saturating_sub(counted));
+                        let base = Stated { member: MemberIndex::SELF, generation, seq, value };
+                        Box::new(SinceStart { earlier, subtractions, base, ..SinceStart::default() })
                     }),
                     peers,
                     ..Full::default()
@@ -468,19 +468,22 @@ impl Counter {
         own.seq = own.seq.max(stream.head);
         let full = self.make_full();
         // What was counted since the start is in no copy that a peer may still hand back, so it is not seen in one.
-        if let Some(since) = full.since_start.as_ref().filter(|since| since.from == full.seq) {
-            own.value = Value::saturating_from_units(own.value.units() - since.beyond(0));
-        }
+        let unpublished = full.since_start.as_ref().filter(|since| since.base.seq == full.seq);
+        let (left, apart) = (full.generation, unpublished.map_or(0, |since| since.beyond(0)));
+        own.value = Value::saturating_from_units(own.value.units().saturating_sub(apart));
         let before = full.record.take().unwrap_or_default();
         let peers = full.peers.iter().map(|peer| peer.stated(before.generation, now, horizons));
         let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
         full.record = Some(before);
-        if let Some(since) = &mut full.since_start {
-            (since.counted, since.earlier) = (0, Vec::new());
-        }
+        let counted = match &full.since_start {
+            Some(since) if since.base.seq == full.seq => {
+                since.beyond(0) + since.seen.map_or(0, |(_, seen)| seen)
+            }
+            Some(_) | None => 0,
+        };
         self.learn(record, stream.acknowledged);
         self.make_full().is_restated = true;
-        self.see_all_counted_since_start();
+        self.see_all_counted_since_start(left, counted);
     }
 
     /// Takes over a higher generation and restates the own shard relative to it. False if it is not higher. Every member has
@@ -489,7 +492,7 @@ impl Counter {
         if record.generation <= self.generation() {
             return false;
         }
-        let own = self.own().units();
+        let own = self.own().units() + self.make_full().take_seen();
         let full = self.make_full();
         // Others may still have what was zero when the counter was removed here; it is no longer said in an older generation.
         let is_born_anew = full.seq == Seq::ZERO && !full.generation.is_zero();

@@ -40,7 +40,7 @@ pub(crate) struct Record {
 }
 
 /// A shard as the rules see it: who owns it and what it said last.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stated {
     pub(crate) member: MemberIndex,
     pub(crate) generation: Generation,
@@ -98,6 +98,14 @@ impl Record {
             Some(seen) if shard.generation == seen.generation => value - seen.value.units(),
             Some(_) => value,
         }
+    }
+
+    /// What restating leaves of an own shard in units of 10^-17: less than nothing, as long as its owner lacks a part of what was
+    /// observed.
+    pub(crate) fn leaves(&self, own: &Stated) -> i128 {
+        let seen = self.observed_of(own.member).filter(|seen| seen.generation >= own.generation);
+        let is_restated = own.generation == self.generation;
+        own.value.units() - seen.filter(|_| !is_restated).map_or(0, |seen| seen.value.units())
     }
 }
 

@@ -617,7 +617,7 @@ impl Keyspace {
                         full.track = Some(Box::new(Track::start(now, before.own)));
                     }
                     if self.is_recovering() {
-                        full.begin_recovery(own.units() - before.own.units());
+                        full.begin_recovery(own.units(), own.units() - before.own.units());
                     }
                 }
                 true

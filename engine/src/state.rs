@@ -200,7 +200,7 @@ pub(crate) fn encode(
     let Some(full) = full else { return };
     put_inheritance(full.inheritance(), numbers, out);
     if let Some(since) = full.since_start() {
-        let now = (since.counted != 0).then_some((at.incarnation, since.counted));
+        let now = (since.unseen() != 0).then_some((at.incarnation, since.unseen()));
         out.put_unsigned((since.earlier.len() + usize::from(now.is_some())) as u128);
         for (incarnation, units) in since.earlier.iter().copied().chain(now) {
             out.put_unsigned(incarnation.into());

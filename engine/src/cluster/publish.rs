@@ -28,6 +28,10 @@ const SLOW: Micros = Micros::from_millis(10);
 /// Changes per look above which the slow rhythm is taken.
 const MANY: usize = 32;
 
+/// Without any change for this long, a node says of all its moving shards what they are. One that is left alone for a second and
+/// then lost has told everything.
+const QUIET: Micros = Micros::from_millis(500);
+
 /// Counters looked at in a row before links get their turn.
 const STEP: usize = 4_096;
 
@@ -53,6 +57,7 @@ pub(crate) struct Publisher {
     first_walk: Option<Cursor>,
     next_look: Micros,
     last_look: Micros,
+    last_change: Micros,
     is_behind: bool,
     /// Counters that came to rest and whose parts cancel out; the cluster takes them.
     pub(crate) balanced: Vec<Handle>,
@@ -75,6 +80,7 @@ impl Publisher {
             first_walk: None,
             next_look: Micros(0),
             last_look: Micros(0),
+            last_change: Micros(0),
             is_behind: false,
             balanced: Vec::new(),
             published: 0,
@@ -99,7 +105,8 @@ impl Publisher {
         if self.first_walk.is_some() || self.is_behind {
             return Micros(0);
         }
-        let track = self.deadlines.peek().map_or(Micros::NEVER, |Reverse((moment, _))| *moment);
+        let quiet = self.last_change + QUIET;
+        let track = self.deadlines.peek().map_or(Micros::NEVER, |Reverse((moment, _))| quiet.min(*moment));
         let look = if keyspace.dirty.is_woken() { self.next_look } else { Micros::NEVER };
         track.min(look)
     }
@@ -114,6 +121,9 @@ impl Publisher {
             self.last_look = now;
         }
         self.ask_due(keyspace, pace, now);
+        if now >= self.last_change + QUIET {
+            self.settle(keyspace, STEP);
+        }
         node.stats.note_predictions(std::mem::take(&mut self.kept), self.published - self.reported);
         self.reported = self.published;
         self.forget_pasts(keyspace);
@@ -140,6 +150,9 @@ impl Publisher {
         if !self.is_behind {
             self.last_look = now;
         }
+        if seen > 0 {
+            self.last_change = now;
+        }
         self.next_look = now + if seen > MANY { SLOW } else { QUICK };
     }
 
@@ -165,12 +178,14 @@ impl Publisher {
         }
     }
 
-    /// Publishes every moving shard as it is.
-    pub(crate) fn settle(&mut self, keyspace: &Keyspace) {
-        let planned: BTreeSet<Handle> = self.deadlines.drain().map(|Reverse((_, handle))| handle).collect();
-        for handle in planned {
+    /// Publishes moving shards as they are, so many at most.
+    pub(crate) fn settle(&mut self, keyspace: &Keyspace, limit: usize) {
+        for _ in 0..limit {
+            let Some(Reverse((_, handle))) = self.deadlines.pop() else { break };
             keyspace.with_at(handle, |counter| {
-                if counter.full().is_some_and(|full| full.track.is_some()) {
+                let Some(full) = counter.full_mut() else { return };
+                full.scheduled = Micros(0);
+                if full.track.is_some() {
                     self.publish_exact(keyspace, handle, counter);
                 }
             });
@@ -243,7 +258,6 @@ impl Publisher {
         match verdict {
             Verdict::Wait { deadline } => {
                 self.kept += u64::from(is_written);
-                full.deadline = deadline;
                 full.deadline = deadline.min(track.breaks_at(now));
                 self.schedule(handle, full);
                 overdue = overdue.into_iter().chain(strayed).min();
@@ -253,7 +267,7 @@ impl Publisher {
                 let trail = full.trail.as_deref_mut();
                 let excursion = trail.map_or(0, |trail| trail.take_excursion(own.units(), promised));
                 full.note_excursion(Some(excursion));
-                self.note_published(keyspace, handle, full, false);
+                self.note_published(keyspace, handle, full, own.units(), false);
                 self.schedule(handle, full);
             }
             // Says once more what was said, without a line: from now on it is exact.
@@ -309,7 +323,7 @@ impl Publisher {
         let excursion = trail.map_or(Some(0), |trail| Some(trail.take_excursion(own, promised?)));
         full.note_excursion(excursion);
         full.deadline = Micros::NEVER;
-        self.note_published(keyspace, handle, full, is_zero);
+        self.note_published(keyspace, handle, full, own, is_zero);
         self.note_overdue(handle, None);
         if counter.is_balanced() {
             self.balanced.push(handle);
@@ -317,18 +331,26 @@ impl Publisher {
         self.note_trail(handle, counter);
     }
 
-    fn note_published(&mut self, keyspace: &Keyspace, handle: Handle, full: &mut Full, is_zero: bool) {
+    fn note_published(
+        &mut self,
+        keyspace: &Keyspace,
+        handle: Handle,
+        full: &mut Full,
+        own: i128,
+        is_zero: bool,
+    ) {
         // Others may have removed a counter that was zero, and what they knew of its SET; they are told again.
         let is_told_again =
             full.has_published_zero && full.record().is_none_or(|record| record.value.is_zero());
         full.has_published_zero = is_zero;
         if keyspace.is_recovering() {
-            full.begin_recovery(0);
+            full.begin_recovery(own, 0);
         }
         let seq = Seq { incarnation: self.incarnation, n: self.next_n };
         self.next_n += 1;
         self.published += 1;
         full.seq = seq;
+        full.join_since_start();
         if full.record_seq == Seq::ZERO && !full.generation().is_zero() {
             full.record_seq = seq;
         } else if is_told_again && !full.generation().is_zero() {

@@ -10,7 +10,7 @@ use crate::cluster::updates::{Era, Header, Previous, Update, decode_update};
 use crate::cluster::wire::{DecodeError, Decoded, Reader};
 use crate::cluster::{Cluster, FOLLOW, LENGTH_PREFIX, LinkId, Planted};
 use crate::counter::Counter;
-use crate::generation::{Observed, Record, Stated};
+use crate::generation::{Record, Stated};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::{Cause, Handle, NoRoom};
 use crate::shard::{Merged, Moving, PeerShard};
@@ -208,8 +208,9 @@ impl Cluster {
             }
         });
         let horizons = &self.node.keyspace.horizons;
-        // A copy of everything leaves no trail of what was before, see `receive_updates`.
-        let vouched = horizons.as_of(origin).filter(|as_of| *as_of != Micros(0) && header.is_complete);
+        // A copy of everything leaves no trail of what was before, see `receive_updates`; nor does who is no member any more.
+        let as_of = horizons.as_of(origin);
+        let vouched = as_of.filter(|as_of| *as_of != Micros(0) && header.is_complete);
         let result = self.node.keyspace.update_named(name, now, true, cause, |counter| {
             let copy =
                 counter.full().and_then(|full| full.peers().iter().find(|peer| peer.member() == origin));
@@ -262,6 +263,9 @@ impl Cluster {
             Ok(merged == Merged::Advanced)
         });
         if let Ok((true, handle)) = result {
+            if as_of.is_none() && origin != MemberIndex::SELF {
+                horizons.forget_past(now);
+            }
             let publisher = &mut self.publisher;
             self.node.keyspace.with_at(handle, |counter| publisher.note_trail(handle, counter));
         }
@@ -278,18 +282,18 @@ impl Cluster {
         let own = counter.own().units();
         let is_blank = counter.full().is_none_or(|full| full.seq == Seq::ZERO);
         if is_asking {
-            counter.make_full().begin_recovery(0);
+            counter.make_full().begin_recovery(own, 0);
         }
-        let Some(&Observed { member, generation, seq, value }) = record.observed_of(MemberIndex::SELF) else {
-            return;
-        };
-        let is_lost = is_blank && seq != Seq::ZERO && seq.incarnation < self.life;
+        let Some(&seen) = record.observed_of(MemberIndex::SELF) else { return };
+        // Restating passes over what was observed in a generation before ours: the counter was removed in between.
+        let is_before_ours = seen.generation < counter.stated().generation;
+        let is_lost =
+            is_blank && !is_before_ours && seen.seq != Seq::ZERO && seen.seq.incarnation < self.life;
         if !is_asking && is_lost {
-            counter.make_full().begin_recovery(own);
+            counter.make_full().begin_recovery(own, own);
         }
         if is_asking || is_lost {
-            let copy = Stated { member, generation, seq, value };
-            counter.recover(copy, self.life, value.decimals(), self.now.monotonic);
+            counter.recover_observed(seen, self.life, self.now.monotonic);
         }
         if let Some(full) = counter.full_mut().filter(|_| !is_asking && !self.node.keyspace.is_recovering()) {
             full.end_recovery();

@@ -2,8 +2,8 @@
 //! still correct (docs/decisions/what-the-departed-leave.md).
 
 use super::{Counter, Full};
-use crate::generation::Stated;
-use crate::ids::Seq;
+use crate::generation::{Observed, Stated, Subtractions};
+use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
 use crate::time::Micros;
 use crate::value::Value;
@@ -16,20 +16,35 @@ pub(crate) struct SinceStart {
     pub(crate) counted: i128,
     /// Counted in earlier incarnations that crashed before they published: which, and how much.
     pub(crate) earlier: Vec<(u32, i128)>,
+    /// How much of both the SET in force, which is one of this start's own, has seen, and in which generation. If another one
+    /// wins, that is counted again.
+    pub(super) seen: Option<(Generation, i128)>,
     /// How many subtractions there were; what was subtracted since is of the state that a peer may correct.
     pub(super) subtractions: usize,
-    /// The number of that state; a later one replaces it.
-    pub(super) from: Seq,
+    /// That state; a later one replaces it.
+    pub(super) base: Stated,
+    /// It is what the author of a SET took it for; what was published under the same number is better.
+    pub(super) is_estimate: bool,
     /// A peer had it, and we did not.
     pub(super) is_from_peer: bool,
 }
 
 impl SinceStart {
-    /// What a copy published in that incarnation does not hold.
+    /// What a copy published in that incarnation does not hold, as the SET in force leaves it.
     pub(super) fn beyond(&self, incarnation: u32) -> i128 {
         let later = self.earlier.iter().filter(|(earlier, _)| *earlier > incarnation);
-        self.counted + later.map(|(_, counted)| counted).sum::<i128>()
+        self.unseen().saturating_add(counted_in(later))
     }
+
+    /// Counted since this start, less all that the SET in force has seen.
+    pub(crate) fn unseen(&self) -> i128 {
+        self.counted - self.seen.map_or(0, |(_, seen)| seen)
+    }
+}
+
+/// What was counted in these incarnations together. The disk may say anything.
+pub(super) fn counted_in<'a>(lives: impl IntoIterator<Item = &'a (u32, i128)>) -> i128 {
+    lives.into_iter().fold(0, |sum, (_, counted)| sum.saturating_add(*counted))
 }
 
 impl Counter {
@@ -40,55 +55,54 @@ impl Counter {
     /// counted here since then comes on top. False if ours was as late, or it is of this `life` itself: of that incarnation
     /// or a later one.
     pub(crate) fn recover(&mut self, copy: Stated, life: u32, decimals: u8, now: Micros) -> bool {
-        let before = (self.own(), self.stated().generation);
+        let own = self.own().units();
         let full = self.make_full();
-        let known = full.since_start.as_ref().map_or(full.seq, |start| start.from);
-        if copy.seq <= known || copy.seq.incarnation >= life {
+        let known =
+            full.since_start.as_ref().map_or((full.seq, false), |start| (start.base.seq, start.is_estimate));
+        let is_news = copy.seq > known.0 || copy.seq == known.0 && known.1;
+        if !is_news || copy.seq.incarnation >= life {
             return false;
         }
-        full.begin_recovery(0);
-        let mut since = 0;
-        if let Some(start) = &mut full.since_start {
-            since = start.beyond(copy.seq.incarnation);
-            full.subtracted.0.truncate(start.subtractions);
-            (start.from, start.is_from_peer) = (copy.seq, true);
-        }
-        full.seq = full.seq.max(copy.seq);
-        full.generation = copy.generation;
-        let mut units = copy.value.units();
-        if let Some(record) = full.record.as_deref()
-            && record.generation > copy.generation
-        {
-            let counted = record.counts(&copy);
-            full.subtracted.note(copy.generation, units - counted);
-            full.generation = record.generation;
-            full.is_restated = true;
-            units = counted;
-        }
-        let own = Value::saturating_from_units(units + since);
-        if life == Counter::NO_LIFE {
-            full.track =
-                (since != 0).then(|| Box::new(Track::start(now, Value::saturating_from_units(units))));
-        } else if (own, full.generation) != before {
-            // Others have passed over what came before this life: it is said anew.
-            (full.is_restated, full.track) = (true, None);
-        }
-        self.put_own(own);
+        full.begin_recovery(own, 0);
+        let own = match life {
+            Counter::NO_LIFE => full.go_back(copy, now),
+            _ => own.saturating_add(full.regain(copy, life)),
+        };
+        self.put_own(Value::saturating_from_units(own));
         self.widen_decimals(decimals);
         true
     }
 
-    /// The author of a SET that does not know yet what an earlier one had observed of its shard has seen what it counted itself since
-    /// its start. What that had observed is set against what peers hand back.
-    pub(super) fn see_all_counted_since_start(&mut self) {
-        let left = self.own().units();
-        let Some(full) = self.full_mut().filter(|full| left != 0 && full.since_start.is_some()) else {
-            return;
-        };
+    /// Takes over what the author of a SET took the own shard for, unless as much of it is known.
+    pub(crate) fn recover_observed(&mut self, observed: Observed, life: u32, now: Micros) {
+        let Observed { member, generation, seq, value } = observed;
+        let is_news = self.recover(Stated { member, generation, seq, value }, life, value.decimals(), now);
+        if let Some(start) = self.full_mut().and_then(|full| full.since_start.as_mut()) {
+            start.is_estimate |= is_news;
+        }
+    }
+
+    /// The author of a SET has seen all that it has `counted` since its start, while its shard was in generation `left`. What an
+    /// earlier SET had observed that the author has not back yet is set against what peers hand back.
+    pub(super) fn see_all_counted_since_start(&mut self, left: Generation, counted: i128) {
+        let unknown = self.own().units() - counted;
+        let Some(full) = self.full_mut() else { return };
+        let Some(since) = &mut full.since_start else { return };
+        since.seen = (counted != 0).then_some((left, counted));
         if let Some((_, amount)) = full.subtracted.0.last_mut() {
-            *amount += left;
+            *amount += unknown;
         }
         self.put_own(Value::ZERO);
+    }
+}
+
+impl Subtractions {
+    /// Counted since a start and seen by a SET of that start: part of the last subtraction.
+    fn include(&mut self, (left, seen): (Generation, i128)) {
+        match self.0.last_mut() {
+            Some((last, amount)) if *last >= left => *amount += seen,
+            Some(_) | None => self.note(left, seen),
+        }
     }
 }
 
@@ -97,12 +111,75 @@ impl Full {
         self.since_start.as_deref()
     }
 
-    /// From now on, notes what is counted beside the state that a peer may still correct.
-    pub(crate) fn begin_recovery(&mut self, counted: i128) {
-        let (subtractions, from) = (self.subtracted.0.len(), self.seq);
+    /// From now on, notes what is counted beside the state that a peer may still correct. The own shard is `own`, of which
+    /// `counted` has come since.
+    pub(crate) fn begin_recovery(&mut self, own: i128, counted: i128) {
+        let value = Value::saturating_from_units(own - counted);
+        let base = Stated { member: MemberIndex::SELF, generation: self.generation, seq: self.seq, value };
+        let subtractions = self.subtracted.0.len();
         self.since_start.get_or_insert_with(|| {
-            Box::new(SinceStart { counted, earlier: Vec::new(), subtractions, from, is_from_peer: false })
+            Box::new(SinceStart { counted, subtractions, base, ..SinceStart::default() })
         });
+    }
+
+    /// Nothing has been published in this life: the own shard is the copy, and what was counted since the start. Returns its
+    /// value.
+    fn go_back(&mut self, copy: Stated, now: Micros) -> i128 {
+        let mut since = 0;
+        if let Some(start) = &mut self.since_start {
+            since = start.beyond(copy.seq.incarnation);
+            self.subtracted.0.truncate(start.subtractions);
+            (start.base, start.is_estimate, start.is_from_peer) = (copy, false, true);
+        }
+        self.seq = self.seq.max(copy.seq);
+        self.generation = copy.generation;
+        let mut units = copy.value.units();
+        if let Some(record) = self.record.as_deref()
+            && record.generation > copy.generation
+        {
+            let is_observed = record.observed_of(copy.member).is_some_and(|seen| seen.seq == copy.seq);
+            let counted = if is_observed { record.leaves(&copy) } else { record.counts(&copy) };
+            self.subtracted.note(copy.generation, units - counted);
+            self.generation = record.generation;
+            self.is_restated = true;
+            units = counted;
+        }
+        self.track = (since != 0).then(|| Box::new(Track::start(now, Value::saturating_from_units(units))));
+        units.saturating_add(since)
+    }
+
+    /// Others know the own shard as this life has published it: what the copy has that we had not comes on top, as if it were
+    /// counted now. Returns how much that is.
+    fn regain(&mut self, copy: Stated, life: u32) -> i128 {
+        let Some(start) = &mut self.since_start else { return 0 };
+        let base = std::mem::replace(&mut start.base, copy);
+        (start.is_estimate, start.is_from_peer) = (false, true);
+        // What was counted in lives between, and is in the copy, was on top of the base.
+        let (held, later) = start.earlier.iter().partition(|(earlier, _)| *earlier <= copy.seq.incarnation);
+        start.earlier = later;
+        let held = counted_in(&Vec::from_iter(held));
+        let (base_units, copy_units) = (base.value.units(), copy.value.units());
+        let (before, after) = match self.record.as_deref() {
+            // It has seen the shard of this life, in which there was nothing of what comes back.
+            Some(record)
+                if record.observed_of(copy.member).is_some_and(|seen| seen.seq.incarnation >= life) =>
+            {
+                let is_comparable = base.generation == copy.generation || base.seq == Seq::ZERO;
+                if is_comparable { (base_units, copy_units) } else { (0, 0) }
+            }
+            Some(record) => (record.leaves(&base), record.leaves(&copy)),
+            None => (base_units, copy_units),
+        };
+        let seen = (copy_units - after) - (base_units - before);
+        if seen != 0 && self.generation > copy.generation {
+            self.subtracted.note(copy.generation, seen);
+        }
+        let gained = (after - before).saturating_sub(held);
+        if gained != 0 {
+            // Others have passed over what came before this life: it is said anew.
+            (self.is_restated, self.track) = (true, None);
+        }
+        gained
     }
 
     /// The same when the copies that peers hold are from before a CLUSTER RESET: all of the own shard came after them, unless
@@ -111,24 +188,192 @@ impl Full {
         if self.seq != Seq::ZERO {
             return;
         }
-        self.begin_recovery(0);
-        if let Some(since) = &mut self.since_start {
-            since.counted = own;
-            since.earlier.clear();
-        }
+        self.join_since_start();
+        self.since_start = None;
+        self.begin_recovery(own, own);
     }
 
     /// Publishing begins; others have our stream up to `head`.
     pub(crate) fn begin_publishing(&mut self, head: Seq) {
         if let Some(start) = &mut self.since_start {
             // A life of ours in between had not got it back, so some who know what that has published may not have it.
-            let was_passed_over = start.from.incarnation < head.incarnation;
+            let was_passed_over = start.base.seq.incarnation < head.incarnation;
             self.is_restated |= std::mem::take(&mut start.is_from_peer) && was_passed_over;
         }
     }
 
+    /// What a SET of this start has seen is a subtraction like any other once the shard is published.
+    pub(crate) fn join_since_start(&mut self) {
+        if let Some(since) = &mut self.since_start
+            && let Some(seen) = since.seen.take()
+        {
+            since.counted -= seen.1;
+            self.subtracted.include(seen);
+        }
+    }
+
+    /// What is to be kept of it on disk.
+    pub(super) fn joined_subtractions(&self) -> Option<Subtractions> {
+        let seen = self.since_start.as_ref()?.seen?;
+        let mut subtracted = self.subtracted.clone();
+        subtracted.include(seen);
+        Some(subtracted)
+    }
+
+    /// Another SET is in force: what one of this start had seen is counted again.
+    pub(super) fn take_seen(&mut self) -> i128 {
+        self.since_start.as_mut().and_then(|since| since.seen.take()).map_or(0, |(_, seen)| seen)
+    }
+
     /// No peer can hold a later state any more.
     pub(crate) fn end_recovery(&mut self) {
+        self.join_since_start();
         self.since_start = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counter::{OwnStream, PrecisionId};
+    use crate::generation::{Observed, Record};
+    use crate::shard::Horizons;
+
+    const NOW: Micros = Micros(1);
+
+    fn seq(incarnation: u32, n: u64) -> Seq {
+        Seq { incarnation, n }
+    }
+
+    fn generation(time: u64) -> Generation {
+        Generation { time, ..Generation::ZERO }
+    }
+
+    /// What a peer has kept.
+    fn copy(generation: Generation, seq: Seq, value: i64) -> Stated {
+        Stated { member: MemberIndex::SELF, generation, seq, value: Value::from_integer(value) }
+    }
+
+    /// A SET to zero by somebody else.
+    fn record(time: u64, observed: &[(Generation, Seq, i64)]) -> Record {
+        let observed = observed.iter().map(|&(generation, seq, value)| {
+            let value = Value::from_integer(value);
+            Observed { member: MemberIndex::SELF, generation, seq, value }
+        });
+        Record { generation: generation(time), observed: observed.collect(), ..Record::default() }
+    }
+
+    /// A counter of which nothing is left after a crash.
+    fn started() -> Counter {
+        let mut counter = Counter::new(b"a", PrecisionId(0));
+        counter.make_full().begin_recovery(0, 0);
+        counter
+    }
+
+    fn add(counter: &mut Counter, delta: i64) {
+        counter.add(Value::from_integer(delta), NOW, &Horizons::default()).unwrap();
+    }
+
+    fn set(counter: &mut Counter, time: u64) {
+        let (stream, horizons) = (OwnStream::default(), Horizons::default());
+        counter.set(Value::ZERO, generation(time), false, true, stream, NOW, &horizons);
+    }
+
+    /// The shard is published as it is, as the first of this life.
+    fn publish(counter: &mut Counter, life: u32) {
+        let full = counter.make_full();
+        full.seq = seq(life, 1);
+        full.join_since_start();
+    }
+
+    fn own(counter: &Counter) -> String {
+        counter.own().to_string()
+    }
+
+    #[test]
+    fn what_comes_back_is_on_top_of_what_was_counted_since() {
+        let mut counter = started();
+        add(&mut counter, 5);
+        assert!(counter.recover(copy(Generation::ZERO, seq(1, 3), 10), Counter::NO_LIFE, 0, NOW));
+        assert!(!counter.recover(copy(Generation::ZERO, seq(1, 2), 9), Counter::NO_LIFE, 0, NOW), "older");
+        assert_eq!(own(&counter), "15");
+        assert!(counter.recover(copy(Generation::ZERO, seq(1, 4), 11), Counter::NO_LIFE, 0, NOW));
+        assert_eq!(own(&counter), "16");
+    }
+
+    #[test]
+    fn a_set_before_anything_has_come_back_voids_what_was_counted_since_and_no_more() {
+        let mut counter = started();
+        add(&mut counter, 5);
+        set(&mut counter, 1);
+        assert_eq!(own(&counter), "0");
+        add(&mut counter, 3);
+        counter.recover(copy(Generation::ZERO, seq(1, 3), 10), Counter::NO_LIFE, 0, NOW);
+        assert_eq!(own(&counter), "13");
+    }
+
+    #[test]
+    fn what_a_set_of_this_start_had_seen_is_counted_again_if_another_wins() {
+        for is_published in [false, true] {
+            for has_come_back in [false, true] {
+                let mut counter = started();
+                add(&mut counter, 5);
+                set(&mut counter, 1);
+                add(&mut counter, 3);
+                if has_come_back {
+                    counter.recover(copy(Generation::ZERO, seq(1, 3), 10), Counter::NO_LIFE, 0, NOW);
+                }
+                if is_published {
+                    publish(&mut counter, 2);
+                }
+                counter.learn(record(2, &[(Generation::ZERO, seq(1, 3), 10)]), Seq::ZERO);
+                if !has_come_back {
+                    let life = if is_published { 2 } else { Counter::NO_LIFE };
+                    counter.recover(copy(Generation::ZERO, seq(1, 3), 10), life, 0, NOW);
+                }
+                assert_eq!(own(&counter), "8", "published: {is_published}, back: {has_come_back}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_back_late_was_not_seen_by_a_set_that_had_seen_this_life() {
+        let mut counter = started();
+        add(&mut counter, 5);
+        publish(&mut counter, 2);
+        counter.learn(record(1, &[(Generation::ZERO, seq(2, 1), 5)]), Seq::ZERO);
+        add(&mut counter, 1);
+        assert!(counter.recover(copy(Generation::ZERO, seq(1, 3), 10), 2, 0, NOW));
+        assert_eq!(own(&counter), "11");
+        assert!(counter.recover(copy(Generation::ZERO, seq(1, 4), 12), 2, 0, NOW), "another had more");
+        assert_eq!(own(&counter), "13");
+        assert!(!counter.recover(copy(Generation::ZERO, seq(2, 1), 5), 2, 0, NOW), "of this life");
+    }
+
+    #[test]
+    fn what_comes_back_late_and_a_set_had_seen_in_the_life_before_stays_void() {
+        let mut counter = started();
+        add(&mut counter, 5);
+        publish(&mut counter, 2);
+        counter.learn(record(1, &[(Generation::ZERO, seq(1, 3), 10)]), Seq::ZERO);
+        counter.recover(copy(Generation::ZERO, seq(1, 4), 12), 2, 0, NOW);
+        assert_eq!(own(&counter), "7");
+    }
+
+    #[test]
+    fn what_a_life_between_has_counted_is_counted_once() {
+        let mut counter = started();
+        let units = |integer| Value::from_integer(integer).units();
+        counter.make_full().since_start.as_mut().unwrap().earlier = vec![(2, units(4)), (3, units(1))];
+        // What the disk had kept of both, and 5 of this life.
+        add(&mut counter, 5);
+        add(&mut counter, 5);
+        publish(&mut counter, 4);
+        counter.recover(copy(Generation::ZERO, seq(2, 7), 14), 4, 0, NOW);
+        assert_eq!(
+            own(&counter),
+            "20",
+            "10 of the first life, 4 of the second, 1 of the third, 5 of the fourth"
+        );
     }
 }
