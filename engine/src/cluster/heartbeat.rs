@@ -146,13 +146,10 @@ impl Cluster {
 
     /// Whom a digest is about. A departed member that has left something there, of which nothing is here, leaves it to us as well.
     fn note_digest(&mut self, id: LinkId, digest: &Digest) -> Option<MemberIndex> {
-        let mut link = self.links.remove(&id)?;
-        let known = match digest.is_departed && digest.applied > Seq::ZERO {
-            true => self.index_behind(&mut link, digest.member),
-            false => link.indices.get(&digest.member).copied(),
+        let about = match digest.is_departed && digest.applied > Seq::ZERO {
+            true => self.index_over(id, digest.member)?,
+            false => *self.links.get(&id)?.indices.get(&digest.member)?,
         };
-        self.links.insert(id, link);
-        let about = known?;
         let is_left = about != MemberIndex::SELF && !self.members.index_of_live(about);
         if digest.is_buried {
             self.note_burial(about, digest.applied);

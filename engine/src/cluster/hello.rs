@@ -199,6 +199,14 @@ impl Cluster {
         Some(ours)
     }
 
+    /// The same, for a link that stays where it is.
+    pub(super) fn index_over(&mut self, id: LinkId, theirs: MemberIndex) -> Option<MemberIndex> {
+        let mut link = self.links.remove(&id)?;
+        let ours = self.index_behind(&mut link, theirs);
+        self.links.insert(id, link);
+        ours
+    }
+
     /// Takes a piece of gossip and what follows from it.
     pub(super) fn take_gossip(&mut self, entry: GossipEntry) {
         let now = self.now.monotonic;
@@ -309,8 +317,9 @@ impl Cluster {
         let theirs = MemberIndex(reader.number("origin")?);
         let position = reader.seq("position")?;
         reader.end()?;
-        if let Some(link) = self.links.get_mut(&id)
-            && let Some(&origin) = link.indices.get(&theirs)
+        // Since the peer has named its indices we may have got to know this one from others.
+        if let Some(origin) = self.index_over(id, theirs)
+            && let Some(link) = self.links.get_mut(&id)
         {
             link.outgoing.insert(origin, Outgoing { position, has_gaps: false, walk: None });
         }
@@ -320,11 +329,9 @@ impl Cluster {
     pub(super) fn receive_unsubscribe(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
         let theirs = MemberIndex(reader.number("origin")?);
         reader.end()?;
-        if let Some(link) = self.links.get_mut(&id)
-            && let Some(origin) = link.indices.get(&theirs)
-            && *origin != MemberIndex::SELF
+        if let Some(origin) = self.index_over(id, theirs).filter(|origin| *origin != MemberIndex::SELF)
+            && let Some(link) = self.links.get_mut(&id)
         {
-            let origin = *origin;
             link.outgoing.remove(&origin);
         }
         Ok(())

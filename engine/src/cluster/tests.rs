@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::clients::Peer as ClientPeer;
+use crate::keyspace::NoRoom;
 use crate::node::{NodeConfig, ProcessInfo, Shell};
 use crate::session::Session;
 use crate::settings::Settings;
+use crate::shard::PeerShard;
+use crate::value::Value;
 use resp::Request;
 
 struct Quiet;
@@ -376,6 +379,36 @@ fn a_member_that_lost_everything_gets_what_a_forgotten_one_has_left() {
     world.agree("GET a", "100");
     world.restart(0);
     world.run(Micros::from_secs(6));
+    world.agree("GET a", "100");
+}
+
+#[test]
+fn a_member_is_asked_for_one_that_it_got_to_know_after_who_asks() {
+    let mut world = World::joined(2);
+    let dead = NodeId([77; 20]);
+    let know = |world: &mut World, host: usize| {
+        let cluster = &mut world.hosts[host].cluster;
+        let departed = cluster.members.add_departed(dead, world.now).unwrap();
+        cluster.note_member(departed);
+        cluster.open_estate(departed);
+        departed
+    };
+    know(&mut world, 0);
+    world.run(Micros::from_secs(1));
+    assert_eq!(world.hosts[1].cluster.members.departed().count(), 0);
+    let departed = know(&mut world, 1);
+    let (now, seq) = (world.now, Seq { incarnation: 5, n: 1 });
+    let update = |counter: &mut Counter| {
+        counter.merge(
+            PeerShard::new(departed, seq, Value::from_integer(100), 0, None, Vec::new()),
+            Generation::ZERO,
+            now,
+        );
+        Ok::<(), NoRoom>(())
+    };
+    world.hosts[1].node.keyspace.update_named(b"a", now, true, Cause::Publication, update).unwrap();
+    world.hosts[1].cluster.peers.get_mut(&departed).unwrap().stream.restart_at(seq);
+    world.run(Micros::from_secs(3));
     world.agree("GET a", "100");
 }
 
