@@ -42,10 +42,12 @@ pub struct Faults {
     dead: Vec<usize>,
     /// Hosts whose node has been forgotten though it lived.
     zombies: Vec<usize>,
-    /// Pairs of nodes of which one has known the other at some time: they must find each other again by themselves.
+    /// (who, whom): who has known whom at some time, and must find it again by itself unless that has moved.
     acquainted: BTreeSet<(NodeId, NodeId)>,
     /// The only host that ever gets another address.
     mover: Option<usize>,
+    /// It has got one.
+    has_moved: bool,
     /// Nodes to be forgotten in the end.
     to_forget: Vec<NodeId>,
 }
@@ -72,6 +74,7 @@ impl Faults {
             zombies: Vec::new(),
             acquainted: BTreeSet::new(),
             mover: None,
+            has_moved: false,
             to_forget: Vec::new(),
         }
     }
@@ -263,6 +266,7 @@ impl Faults {
             let may_move = *self.mover.get_or_insert(host) == host;
             if stage.plan.faults.contains(&Fault::Move) && may_move && self.dice.chance(50) {
                 stage.world.move_host(host);
+                self.has_moved = true;
             }
             stage.world.start(host);
         }
@@ -284,7 +288,8 @@ impl Faults {
         }
     }
 
-    /// What an operator does every few seconds until all is well: introduces who has never been in, forgets the dead.
+    /// What an operator does every few seconds until all is well: introduces who has never been in, or has moved where nobody
+    /// who lives can know; forgets the dead.
     pub fn operate(&mut self, stage: &mut Stage<'_>) {
         for host in std::mem::take(&mut self.zombies) {
             let place = place_of(&stage.world, host);
@@ -307,17 +312,18 @@ impl Faults {
         }
     }
 
-    /// Hosts that are acquainted with this one, directly or through others.
+    /// Hosts that find this one, or that it finds, directly or through others.
     fn group_of(&self, stage: &Stage<'_>, host: usize) -> Vec<usize> {
         let id = |host: usize| stage.world.hosts[host].id;
+        let moved = self.mover.filter(|_| self.has_moved);
+        let finds =
+            |who: usize, whom: usize| moved != Some(whom) && self.acquainted.contains(&(id(who), id(whom)));
         let mut group = vec![host];
         let mut next = 0;
         while let Some(&from) = group.get(next) {
             next += 1;
             for other in self.alive(stage) {
-                let (a, b) = (id(from), id(other));
-                let has_met = self.acquainted.contains(&(a, b)) || self.acquainted.contains(&(b, a));
-                if has_met && !group.contains(&other) {
+                if (finds(from, other) || finds(other, from)) && !group.contains(&other) {
                     group.push(other);
                 }
             }
