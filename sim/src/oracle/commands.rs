@@ -106,19 +106,24 @@ impl Oracle {
         if self.ledger(place, counter).sets.contains_key(&generation) {
             return;
         }
+        let is_forgotten = self.forgotten.contains(&place.id);
         let acquainted = self.acquainted(place.id);
         let ledger = self.ledger(place, counter);
         let previous = ledger.sets.range(..generation).next_back().map(|(made, _)| *made);
         let mut seen: BTreeMap<_, _> =
             state.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
         ledger.note_removed(&mut seen, previous, acquainted.as_ref());
+        if is_forgotten {
+            ledger.blur(&mut seen, generation, acquainted.as_ref());
+        }
         let seqs = state.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
         let at = place.now;
-        let record =
-            SetRecord { value: Value::ZERO, seen, seqs, previous, acquainted, at, is_maybe_lost: false };
+        let is_maybe_lost = is_forgotten;
+        let record = SetRecord { value: Value::ZERO, seen, seqs, previous, acquainted, at, is_maybe_lost };
         ledger.sets.insert(generation, record);
         let read = ledger.expected(previous, |author| ledger.offset(author, Some(generation)));
-        let is_zero = state.set_value.is_zero() && read.contains(0);
+        // One that was forgotten does not know what the others have SET and taken over since.
+        let is_zero = state.set_value.is_zero() && (is_forgotten || read.contains(0));
         self.fading.insert(counter, place.now);
         if !is_zero {
             let text = format!("nobody has SET what is in force, and what it has seen was {read}, not zero");

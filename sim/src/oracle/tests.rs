@@ -85,6 +85,27 @@ fn a_seq_that_goes_back_is_seen() {
     assert_eq!(oracle.violations.len(), 1);
 }
 
+/// Node 2 has deleted the counter, having seen of node 1 (the first publication) what adds up to this.
+fn deleted_by_itself(oracle: &mut Oracle, seen: i64) {
+    let state = CounterState {
+        generation: Some((7, id(2).author(0))),
+        observed: BTreeMap::from([(id(1), shard(None, 1, seen))]),
+        ..CounterState::default()
+    };
+    oracle.note_balance(place(2, 4_000), 0, &state);
+}
+
+#[test]
+fn a_node_may_delete_by_itself_only_what_read_zero_unless_it_was_forgotten() {
+    let mut oracle = after_increments(&[5]);
+    deleted_by_itself(&mut oracle, 5);
+    assert_eq!(oracle.violations.len(), 1);
+    let mut oracle = after_increments(&[5]);
+    oracle.note_forgotten(id(2));
+    deleted_by_itself(&mut oracle, 5);
+    assert_eq!(oracle.violations, Vec::<String>::new());
+}
+
 #[test]
 fn what_a_set_has_seen_is_gone_and_what_it_has_not_seen_stays() {
     let mut oracle = after_increments(&[5, 10]);
