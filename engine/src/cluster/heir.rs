@@ -190,7 +190,11 @@ impl Cluster {
     /// Nothing of a departed member is left.
     fn bury(&mut self, departed: MemberIndex) {
         let Some(peer) = self.peers.remove(&departed) else { return };
-        self.buried.insert(departed, peer.stream.head());
+        let head = peer.stream.head();
+        // Where nothing had ever arrived from it nothing was taken over, so what turns up later is not what it has counted since.
+        if head != Seq::ZERO {
+            self.buried.insert(departed, head);
+        }
         // Somebody else's word may have ended what a walk over many counters had begun.
         self.estate.take_if(|estate| estate.departed == departed);
         for link in self.links.values_mut() {

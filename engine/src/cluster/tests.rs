@@ -33,14 +33,16 @@ struct World {
     hosts: Vec<Host>,
     /// Hosts that nobody reaches.
     away: BTreeSet<usize>,
+    /// Pairs that do not reach each other.
+    apart: BTreeSet<[usize; 2]>,
     now: Micros,
     bytes: u64,
 }
 
 impl World {
     fn new(count: usize) -> World {
-        let mut world =
-            World { hosts: Vec::new(), away: BTreeSet::new(), now: Micros::from_secs(10), bytes: 0 };
+        let (away, apart) = (BTreeSet::new(), BTreeSet::new());
+        let mut world = World { hosts: Vec::new(), away, apart, now: Micros::from_secs(10), bytes: 0 };
         (0..count).for_each(|_| world.add());
         world
     }
@@ -111,7 +113,9 @@ impl World {
         match effect {
             Effect::Dial { link, to } => {
                 let other = usize::from(to.port()) - 17_000;
-                if other >= self.hosts.len() || self.away.contains(&from) || self.away.contains(&other) {
+                let is_away = self.away.contains(&from) || self.away.contains(&other);
+                let is_apart = self.apart.contains(&[from.min(other), from.max(other)]);
+                if other >= self.hosts.len() || is_away || is_apart {
                     self.hosts[from].cluster.handle(Input::Closed { link, reason: "refused" }, now);
                     return;
                 }
@@ -432,6 +436,26 @@ fn many_counters_of_a_forgotten_member_are_taken_over_in_several_rounds() {
         assert_eq!(host.cluster.peers.len(), 1, "the other one that lives");
         assert!(host.cluster.estate.is_none(), "nothing is left to look at");
     }
+}
+
+#[test]
+fn what_a_removed_member_left_is_not_dropped_since_somebody_else_knew_nothing_of_it() {
+    let mut world = World::new(3);
+    world.meet(0, 2);
+    world.ask(2, "INCRBY a 100");
+    world.run(Micros::from_secs(3));
+    let announced = *world.hosts[2].cluster.members.own();
+    world.kill(2);
+    let dead = world.hosts.pop().unwrap().node.id();
+    let now = world.clock();
+    world.hosts[1].cluster.take_gossip(gossip::GossipEntry::Member(announced));
+    world.hosts[1].cluster.request(ClusterRequest::Forget(dead), now);
+    world.run(Micros::from_secs(1));
+    assert!(world.hosts[1].cluster.peers.is_empty(), "nothing is to be waited for");
+    world.meet(1, 0);
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "100");
+    assert_eq!(world.hosts[0].cluster.peers.len(), 1, "the other one that lives");
 }
 
 #[test]
