@@ -23,6 +23,7 @@ use crate::text::is_same_text;
 use crate::time::Micros;
 use crate::trail::{Trail, View};
 use crate::value::{Total, Value, ValueError};
+pub(crate) use recovery::KeptCopy;
 use recovery::SinceStart;
 use smallvec::SmallVec;
 use std::borrow::Cow;

@@ -17,6 +17,7 @@
 //! and the simulator checks the real thing).
 
 use crate::ids::{Generation, MemberIndex, Seq};
+use crate::shard::Voided;
 use crate::value::Value;
 
 /// What a SET's author knew of one shard.
@@ -101,11 +102,16 @@ impl Record {
     }
 
     /// What restating leaves of an own shard in units of 10^-17: less than nothing, as long as its owner lacks a part of what was
-    /// observed.
-    pub(crate) fn leaves(&self, own: &Stated) -> i128 {
-        let seen = self.observed_of(own.member).filter(|seen| seen.generation >= own.generation);
-        let is_restated = own.generation == self.generation;
-        own.value.units() - seen.filter(|_| !is_restated).map_or(0, |seen| seen.value.units())
+    /// observed. `voided`: what it has left out already.
+    pub(crate) fn leaves(&self, own: &Stated, voided: Option<Voided>) -> i128 {
+        if own.generation == self.generation {
+            return own.value.units();
+        }
+        let mut subtracted = Subtractions::default();
+        if let Some(Voided { left, value }) = voided {
+            subtracted.note(left, value.units());
+        }
+        own.value.units() - subtracted.amount_for(self.observed_of(own.member), own.generation)
     }
 }
 

@@ -3,7 +3,7 @@
 //! A resting shard is a value and its seq. A moving one also has a line; it is followed until the owner has been silent
 //! for a few heartbeats (its *horizon*) and stands still from there.
 
-use crate::generation::Stated;
+use crate::generation::{Record, Stated};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Line;
 use crate::takeover::TakenOver;
@@ -191,11 +191,35 @@ pub(crate) struct PeerShard {
     /// Exact at the line's moment.
     value: Value,
     /// Its generation, if it is not that of the counter's record.
-    older: Option<Box<Generation>>,
+    older: Option<Box<Older>>,
     /// `None`: it rests, and `value` is exact.
     moving: Option<Box<Moving>>,
     /// Shards of departed members that are part of it.
     taken_over: Option<Box<[TakenOver]>>,
+}
+
+/// The generation that a shard is stated in, while its owner has not restated it.
+#[derive(Clone, Copy, Debug)]
+struct Older {
+    generation: Generation,
+    voided: Option<Voided>,
+}
+
+/// What the SET had observed that a shard is stated relative to. Its owner knows; after a crash without a disk, nobody else
+/// would once another SET is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Voided {
+    /// The generation in which it was observed.
+    pub(crate) left: Generation,
+    pub(crate) value: Value,
+}
+
+impl Voided {
+    /// By the SET of that record.
+    pub(crate) fn by(record: &Record, member: MemberIndex) -> Option<Voided> {
+        let seen = record.observed_of(member)?;
+        Some(Voided { left: seen.generation, value: seen.value })
+    }
 }
 
 /// The line of a shard that moves.
@@ -293,17 +317,35 @@ impl PeerShard {
 
     /// The generation that it is stated in, given that of the counter's record.
     pub(crate) fn generation(&self, record: Generation) -> Generation {
-        self.older.as_ref().map_or(record, |older| **older)
+        self.older.as_ref().map_or(record, |older| older.generation)
     }
 
     pub(crate) fn set_generation(&mut self, generation: Generation, record: Generation) {
-        self.older = (generation != record).then(|| Box::new(generation));
+        let voided = self.voided();
+        self.older = (generation != record).then(|| Box::new(Older { generation, voided }));
     }
 
-    /// The counter has another record now: what was its generation has to be written down.
-    pub(crate) fn note_new_record(&mut self, before: Generation, now: Generation) {
-        let generation = self.generation(before);
-        self.set_generation(generation, now);
+    /// Something is known of what the SET had observed that it is relative to.
+    pub(crate) fn relative_to(mut self, voided: Option<Voided>) -> PeerShard {
+        if voided.is_some() {
+            self.older = Some(Box::new(Older { generation: Generation::ZERO, voided }));
+        }
+        self
+    }
+
+    /// The counter has another record now: what was its generation has to be written down, and what its SET had observed.
+    pub(crate) fn note_new_record(&mut self, before: Option<&Record>, now: Generation) {
+        let generation = self.generation(before.map_or(Generation::ZERO, |record| record.generation));
+        let voided = match &self.older {
+            Some(older) => older.voided,
+            None => before.and_then(|record| Voided::by(record, self.member)),
+        };
+        self.older = (generation != now).then(|| Box::new(Older { generation, voided }));
+    }
+
+    /// What the SET had observed that it is stated relative to, if that is not the counter's record.
+    pub(crate) fn voided(&self) -> Option<Voided> {
+        self.older.as_ref()?.voided
     }
 
     /// Its value at this moment, rounded to the decimals that it uses.
@@ -365,6 +407,9 @@ impl PeerShard {
             std::cmp::Ordering::Less => Merged::Stale,
             std::cmp::Ordering::Equal if !self.is_unanchored() || shard.is_unanchored() => Merged::Duplicate,
             std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => {
+                if shard.older.is_none() && self.generation(record) == generation {
+                    shard = shard.relative_to(self.voided());
+                }
                 shard.set_generation(generation, record);
                 shard.decimals = shard.decimals.max(self.decimals);
                 *self = shard;

@@ -9,11 +9,11 @@ use crate::cluster::link::Link;
 use crate::cluster::updates::{Era, Header, Previous, Update, decode_update};
 use crate::cluster::wire::{DecodeError, Decoded, Reader};
 use crate::cluster::{Cluster, FOLLOW, LENGTH_PREFIX, LinkId, Planted};
-use crate::counter::Counter;
+use crate::counter::{Counter, KeptCopy};
 use crate::generation::{Record, Stated};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::{Cause, Handle, NoRoom};
-use crate::shard::{Merged, Moving, PeerShard};
+use crate::shard::{Merged, Moving, PeerShard, Voided};
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -235,9 +235,12 @@ impl Cluster {
                 }
                 counter.learn(record, acknowledged);
             }
+            let record = update.record.as_ref().filter(|record| record.generation == generation);
+            let voided = update.voided.or_else(|| record.and_then(|record| Voided::by(record, origin)));
             if origin == MemberIndex::SELF {
                 let copy = Stated { member: origin, generation, seq: update.seq, value: update.value };
-                let is_later = counter.recover(copy, self.life, update.decimals, now);
+                let copy = KeptCopy { stated: copy, voided, decimals: update.decimals };
+                let is_later = counter.recover(copy, self.life, now);
                 if let (true, true, Some(full)) = (is_later, moving.is_some(), counter.full_mut()) {
                     // Whoever has the copy draws its line on until it hears where the shard stands.
                     full.is_restated = true;
@@ -255,7 +258,7 @@ impl Cluster {
             }
             let taken = update.taken_over.clone();
             let shard = PeerShard::new(origin, update.seq, update.value, update.decimals, moving, taken);
-            let shard = shard.after(update.excursion);
+            let shard = shard.after(update.excursion).relative_to(voided);
             let merged = match vouched {
                 Some(vouched) => counter.merge_remembering(shard, generation, (now, vouched), horizons),
                 None => counter.merge(shard, generation, now),

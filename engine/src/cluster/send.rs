@@ -9,7 +9,7 @@ use crate::counter::Counter;
 use crate::generation::Record;
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::Handle;
-use crate::shard::Excursion;
+use crate::shard::{Excursion, Voided};
 use crate::takeover::TakenOver;
 use crate::time::Micros;
 use crate::value::Value;
@@ -228,6 +228,7 @@ struct State {
     value: Value,
     decimals: u8,
     excursion: Excursion,
+    voided: Option<Voided>,
     /// Slope, moment, error, precision.
     moving: Option<(f32, Micros, Micros, Value)>,
     era: Era,
@@ -244,6 +245,7 @@ impl State {
             value: self.value,
             decimals: self.decimals,
             excursion: self.excursion,
+            voided: self.voided,
             moving: self.moving.map(|(slope, moment, error, precision)| MovingLine {
                 slope,
                 age: stamp.0.wrapping_sub(moment.0) as i64,
@@ -286,6 +288,7 @@ fn state_of(
             value: line.anchor,
             decimals: counter.decimals().max(line.anchor.decimals()),
             excursion: full.excursion,
+            voided: None,
             moving,
             era: if is_told && !generation.is_zero() { Era::AsBefore } else { era_of(generation) },
             record: record.filter(|_| !is_told).cloned(),
@@ -303,6 +306,7 @@ fn state_of(
         value: shard.value(),
         decimals: shard.decimals().max(shard.value().decimals()),
         excursion: shard.excursion(),
+        voided: shard.voided(),
         moving,
         era: era_of(shard.generation(record_generation)),
         record: record.cloned(),

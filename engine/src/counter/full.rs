@@ -73,7 +73,7 @@ impl Full {
 
     /// Another SET is in force.
     pub(super) fn replace_record(&mut self, record: Record) {
-        let older = self.record_generation();
+        let older = self.record.as_deref();
         self.peers.iter_mut().for_each(|peer| peer.note_new_record(older, record.generation));
         if let Some(trail) = &mut self.trail {
             trail.note_new_record(older, record.generation);

@@ -5,6 +5,7 @@ use super::{Counter, Full};
 use crate::generation::{Observed, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
+use crate::shard::Voided;
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -42,6 +43,14 @@ impl SinceStart {
     }
 }
 
+/// What a peer has kept of an own shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeptCopy {
+    pub(crate) stated: Stated,
+    pub(crate) voided: Option<Voided>,
+    pub(crate) decimals: u8,
+}
+
 /// What was counted in these incarnations together. The disk may say anything.
 pub(super) fn counted_in<'a>(lives: impl IntoIterator<Item = &'a (u32, i128)>) -> i128 {
     lives.into_iter().fold(0, |sum, (_, counted)| sum.saturating_add(*counted))
@@ -54,7 +63,8 @@ impl Counter {
     /// Takes over the state of the own shard that a peer has kept, if it is later than the one that we have started from; what was
     /// counted here since then comes on top. False if ours was as late, or it is of this `life` itself: of that incarnation
     /// or a later one.
-    pub(crate) fn recover(&mut self, copy: Stated, life: u32, decimals: u8, now: Micros) -> bool {
+    pub(crate) fn recover(&mut self, kept: KeptCopy, life: u32, now: Micros) -> bool {
+        let KeptCopy { stated: copy, voided, decimals } = kept;
         let own = self.own().units();
         let full = self.make_full();
         let known =
@@ -65,8 +75,8 @@ impl Counter {
         }
         full.begin_recovery(own, 0);
         let own = match life {
-            Counter::NO_LIFE => full.go_back(copy, now),
-            _ => own.saturating_add(full.regain(copy, life)),
+            Counter::NO_LIFE => full.go_back(copy, voided, now),
+            _ => own.saturating_add(full.regain(copy, voided, life)),
         };
         self.put_own(Value::saturating_from_units(own));
         self.widen_decimals(decimals);
@@ -76,7 +86,9 @@ impl Counter {
     /// Takes over what the author of a SET took the own shard for, unless as much of it is known.
     pub(crate) fn recover_observed(&mut self, observed: Observed, life: u32, now: Micros) {
         let Observed { member, generation, seq, value } = observed;
-        let is_news = self.recover(Stated { member, generation, seq, value }, life, value.decimals(), now);
+        let stated = Stated { member, generation, seq, value };
+        let kept = KeptCopy { stated, voided: None, decimals: value.decimals() };
+        let is_news = self.recover(kept, life, now);
         if let Some(start) = self.full_mut().and_then(|full| full.since_start.as_mut()) {
             start.is_estimate |= is_news;
         }
@@ -124,12 +136,16 @@ impl Full {
 
     /// Nothing has been published in this life: the own shard is the copy, and what was counted since the start. Returns its
     /// value.
-    fn go_back(&mut self, copy: Stated, now: Micros) -> i128 {
+    fn go_back(&mut self, copy: Stated, voided: Option<Voided>, now: Micros) -> i128 {
         let mut since = 0;
         if let Some(start) = &mut self.since_start {
             since = start.beyond(copy.seq.incarnation);
             self.subtracted.0.truncate(start.subtractions);
             (start.base, start.is_estimate, start.is_from_peer) = (copy, false, true);
+        }
+        if let Some(Voided { left, value }) = self.voided_of(&copy, voided) {
+            self.subtracted.0.retain(|(earlier, _)| *earlier < left);
+            self.subtracted.note(left, value.units());
         }
         self.seq = self.seq.max(copy.seq);
         self.generation = copy.generation;
@@ -137,20 +153,30 @@ impl Full {
         if let Some(record) = self.record.as_deref()
             && record.generation > copy.generation
         {
-            let is_observed = record.observed_of(copy.member).is_some_and(|seen| seen.seq == copy.seq);
-            let counted = if is_observed { record.leaves(&copy) } else { record.counts(&copy) };
-            self.subtracted.note(copy.generation, units - counted);
+            // What had been observed later than this copy is lost, so it is nothing that could be missing.
+            let amount = match record.observed_of(copy.member) {
+                Some(seen) if (seen.seq, seen.generation) > (copy.seq, copy.generation) => units,
+                seen => self.subtracted.amount_for(seen, copy.generation),
+            };
+            self.subtracted.note(copy.generation, amount);
             self.generation = record.generation;
             self.is_restated = true;
-            units = counted;
+            units -= amount;
         }
         self.track = (since != 0).then(|| Box::new(Track::start(now, Value::saturating_from_units(units))));
         units.saturating_add(since)
     }
 
+    /// What had been observed of a copy that is not in it any more: what whoever has kept it says, or the SET in force.
+    fn voided_of(&self, copy: &Stated, said: Option<Voided>) -> Option<Voided> {
+        let record = self.record.as_deref().filter(|record| record.generation == copy.generation);
+        said.or_else(|| record.and_then(|record| Voided::by(record, copy.member)))
+    }
+
     /// Others know the own shard as this life has published it: what the copy has that we had not comes on top, as if it were
     /// counted now. Returns how much that is.
-    fn regain(&mut self, copy: Stated, life: u32) -> i128 {
+    fn regain(&mut self, copy: Stated, voided: Option<Voided>, life: u32) -> i128 {
+        let voided = self.voided_of(&copy, voided);
         let Some(start) = &mut self.since_start else { return 0 };
         let base = std::mem::replace(&mut start.base, copy);
         (start.is_estimate, start.is_from_peer) = (false, true);
@@ -167,7 +193,7 @@ impl Full {
                 let is_comparable = base.generation == copy.generation || base.seq == Seq::ZERO;
                 if is_comparable { (base_units, copy_units) } else { (0, 0) }
             }
-            Some(record) => (record.leaves(&base), record.leaves(&copy)),
+            Some(record) => (record.leaves(&base, None), record.leaves(&copy, voided)),
             None => (base_units, copy_units),
         };
         let seen = (copy_units - after) - (base_units - before);
@@ -250,8 +276,9 @@ mod tests {
     }
 
     /// What a peer has kept.
-    fn copy(generation: Generation, seq: Seq, value: i64) -> Stated {
-        Stated { member: MemberIndex::SELF, generation, seq, value: Value::from_integer(value) }
+    fn copy(generation: Generation, seq: Seq, value: i64) -> KeptCopy {
+        let stated = Stated { member: MemberIndex::SELF, generation, seq, value: Value::from_integer(value) };
+        KeptCopy { stated, voided: None, decimals: 0 }
     }
 
     /// A SET to zero by somebody else.
@@ -294,10 +321,10 @@ mod tests {
     fn what_comes_back_is_on_top_of_what_was_counted_since() {
         let mut counter = started();
         add(&mut counter, 5);
-        assert!(counter.recover(copy(Generation::ZERO, seq(1, 3), 10), Counter::NO_LIFE, 0, NOW));
-        assert!(!counter.recover(copy(Generation::ZERO, seq(1, 2), 9), Counter::NO_LIFE, 0, NOW), "older");
+        assert!(counter.recover(copy(Generation::ZERO, seq(1, 3), 10), Counter::NO_LIFE, NOW));
+        assert!(!counter.recover(copy(Generation::ZERO, seq(1, 2), 9), Counter::NO_LIFE, NOW), "older");
         assert_eq!(own(&counter), "15");
-        assert!(counter.recover(copy(Generation::ZERO, seq(1, 4), 11), Counter::NO_LIFE, 0, NOW));
+        assert!(counter.recover(copy(Generation::ZERO, seq(1, 4), 11), Counter::NO_LIFE, NOW));
         assert_eq!(own(&counter), "16");
     }
 
@@ -308,7 +335,7 @@ mod tests {
         set(&mut counter, 1);
         assert_eq!(own(&counter), "0");
         add(&mut counter, 3);
-        counter.recover(copy(Generation::ZERO, seq(1, 3), 10), Counter::NO_LIFE, 0, NOW);
+        counter.recover(copy(Generation::ZERO, seq(1, 3), 10), Counter::NO_LIFE, NOW);
         assert_eq!(own(&counter), "13");
     }
 
@@ -321,7 +348,7 @@ mod tests {
                 set(&mut counter, 1);
                 add(&mut counter, 3);
                 if has_come_back {
-                    counter.recover(copy(Generation::ZERO, seq(1, 3), 10), Counter::NO_LIFE, 0, NOW);
+                    counter.recover(copy(Generation::ZERO, seq(1, 3), 10), Counter::NO_LIFE, NOW);
                 }
                 if is_published {
                     publish(&mut counter, 2);
@@ -329,7 +356,7 @@ mod tests {
                 counter.learn(record(2, &[(Generation::ZERO, seq(1, 3), 10)]), Seq::ZERO);
                 if !has_come_back {
                     let life = if is_published { 2 } else { Counter::NO_LIFE };
-                    counter.recover(copy(Generation::ZERO, seq(1, 3), 10), life, 0, NOW);
+                    counter.recover(copy(Generation::ZERO, seq(1, 3), 10), life, NOW);
                 }
                 assert_eq!(own(&counter), "8", "published: {is_published}, back: {has_come_back}");
             }
@@ -343,11 +370,11 @@ mod tests {
         publish(&mut counter, 2);
         counter.learn(record(1, &[(Generation::ZERO, seq(2, 1), 5)]), Seq::ZERO);
         add(&mut counter, 1);
-        assert!(counter.recover(copy(Generation::ZERO, seq(1, 3), 10), 2, 0, NOW));
+        assert!(counter.recover(copy(Generation::ZERO, seq(1, 3), 10), 2, NOW));
         assert_eq!(own(&counter), "11");
-        assert!(counter.recover(copy(Generation::ZERO, seq(1, 4), 12), 2, 0, NOW), "another had more");
+        assert!(counter.recover(copy(Generation::ZERO, seq(1, 4), 12), 2, NOW), "another had more");
         assert_eq!(own(&counter), "13");
-        assert!(!counter.recover(copy(Generation::ZERO, seq(2, 1), 5), 2, 0, NOW), "of this life");
+        assert!(!counter.recover(copy(Generation::ZERO, seq(2, 1), 5), 2, NOW), "of this life");
     }
 
     #[test]
@@ -356,7 +383,7 @@ mod tests {
         add(&mut counter, 5);
         publish(&mut counter, 2);
         counter.learn(record(1, &[(Generation::ZERO, seq(1, 3), 10)]), Seq::ZERO);
-        counter.recover(copy(Generation::ZERO, seq(1, 4), 12), 2, 0, NOW);
+        counter.recover(copy(Generation::ZERO, seq(1, 4), 12), 2, NOW);
         assert_eq!(own(&counter), "7");
     }
 
@@ -369,11 +396,43 @@ mod tests {
         add(&mut counter, 5);
         add(&mut counter, 5);
         publish(&mut counter, 4);
-        counter.recover(copy(Generation::ZERO, seq(2, 7), 14), 4, 0, NOW);
+        counter.recover(copy(Generation::ZERO, seq(2, 7), 14), 4, NOW);
         assert_eq!(
             own(&counter),
             "20",
             "10 of the first life, 4 of the second, 1 of the third, 5 of the fourth"
         );
+    }
+
+    #[test]
+    fn what_a_lost_set_had_voided_comes_back_with_the_copy_that_is_relative_to_it() {
+        // The first SET had observed 100 of it; the one in force, by somebody who knew nothing of that, 1.
+        let in_force = record(2, &[(Generation::ZERO, seq(1, 1), 1)]);
+        let voided = Some(Voided { left: Generation::ZERO, value: Value::from_integer(100) });
+        for life in [Counter::NO_LIFE, 2] {
+            let mut counter = started();
+            counter.learn(in_force.clone(), Seq::ZERO);
+            if life == 2 {
+                publish(&mut counter, 2);
+            }
+            counter.recover(KeptCopy { voided, ..copy(generation(1), seq(1, 7), 30) }, life, NOW);
+            assert_eq!(own(&counter), "129", "130 but for the 1 that the SET in force has seen ({life})");
+        }
+    }
+
+    #[test]
+    fn what_was_published_is_better_than_what_a_set_took_it_for() {
+        let mut counter = started();
+        let seen = Observed {
+            member: MemberIndex::SELF,
+            generation: Generation::ZERO,
+            seq: seq(1, 3),
+            value: Value::from_integer(9),
+        };
+        counter.recover_observed(seen, Counter::NO_LIFE, NOW);
+        assert_eq!(own(&counter), "9");
+        assert!(counter.recover(copy(Generation::ZERO, seq(1, 3), 10), Counter::NO_LIFE, NOW));
+        assert!(!counter.recover(copy(Generation::ZERO, seq(1, 3), 11), Counter::NO_LIFE, NOW), "once");
+        assert_eq!(own(&counter), "10");
     }
 }
