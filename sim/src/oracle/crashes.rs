@@ -8,6 +8,7 @@ use super::ledger::Ledger;
 use super::{CounterId, Oracle, Range};
 use crate::process::{CounterState, Epoch, Seq, ShardState};
 use engine::NodeId;
+use std::collections::BTreeSet;
 
 /// Who is left after a crash, and what it knows of one counter.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ impl Oracle {
             for &author in
                 self.unsettled.iter().filter(|&known| *known == id || !self.forgotten.contains(known))
             {
-                ledger.note_loss(author, &survivors, author == id);
+                ledger.note_loss(author, &survivors, &self.forgotten, author == id);
             }
             let is_lost = |author: &NodeId| ledger.is_lost(*author, &survivors);
             if self.unsettled.iter().filter(|known| !self.forgotten.contains(known)).any(is_lost) {
@@ -52,8 +53,8 @@ impl Oracle {
                 ledger.note_line(id, &survivors);
             }
             let in_force = |survivor: &Survivor| ledger.in_force(survivor.id, survivor.state.generation);
-            let known: Vec<_> =
-                survivors.iter().map(|left| (in_force(left), self.met.get(&left.id))).collect();
+            let members = survivors.iter().filter(|left| !self.forgotten.contains(&left.id));
+            let known: Vec<_> = members.map(|left| (in_force(left), self.met.get(&left.id))).collect();
             for (&made, set) in &mut ledger.sets {
                 // A higher one by somebody whom its author had never met says nothing of it.
                 let is_known = known.iter().any(|&(generation, met)| {
@@ -127,16 +128,32 @@ impl Ledger {
         }
     }
 
-    fn note_loss(&mut self, id: NodeId, survivors: &[Survivor], is_crash: bool) {
-        let best = survivors.iter().filter_map(|survivor| survivor.shard(id)).max_by_key(|shard| shard.seq);
-        let kept = best.map_or(Range::ZERO, |shard| self.plain(id, shard));
+    /// A forgotten node may still give back what it has, or be turned away before.
+    fn note_loss(
+        &mut self,
+        id: NodeId,
+        survivors: &[Survivor],
+        forgotten: &BTreeSet<NodeId>,
+        is_crash: bool,
+    ) {
+        let latest = |members_only: bool| {
+            let asked = survivors.iter().filter(|left| !members_only || !forgotten.contains(&left.id));
+            asked.filter_map(|survivor| survivor.shard(id)).max_by_key(|shard| shard.seq)
+        };
+        let taken = self.authors.get(&id).map_or(0, |author| author.taken);
+        let kept_in = |best: Option<&ShardState>| match best {
+            Some(shard) => self.plain(id, shard) - Range::exactly(taken),
+            None => Range::ZERO,
+        };
+        let (best, by_members) = (latest(false), latest(true));
+        let kept = kept_in(best).hull(kept_in(by_members));
         let Some(author) = self.authors.get_mut(&id) else { return };
-        let kept = if best.is_some() { kept - Range::exactly(author.taken) } else { kept };
         let possible = author.since(kept) + author.spread;
         let all = possible.hull(kept);
         author.is_recovering = true;
         if is_crash {
-            author.last_crash = Some((author.counted, best.map_or(Seq::default(), |shard| shard.seq)));
+            let seq = by_members.map_or(Seq::default(), |shard| shard.seq);
+            author.last_crash = Some((author.counted, seq));
         }
         author.spread = all - Range::exactly(author.counted);
     }

@@ -46,9 +46,9 @@ impl Author {
         Range::exactly(self.counted) + self.spread
     }
 
-    /// What it has counted since its last crash, or ever.
+    /// What it has counted since its last crash; nothing if there was none.
     pub(crate) fn since_crash(&self) -> Range {
-        Range::exactly(self.counted - self.last_crash.map_or(0, |(at_crash, _)| at_crash))
+        Range::exactly(self.counted - self.last_crash.map_or(self.counted, |(at_crash, _)| at_crash))
     }
 
     /// The truth in the end, given what the SET in force had seen and at which number. That was an estimate. If nothing later
