@@ -2,6 +2,7 @@
 
 use super::{CounterId, Oracle, Place};
 use crate::oracle::ledger::SetRecord;
+use crate::oracle::range::Range;
 use crate::process::{CounterState, Generation};
 use engine::value::Value;
 use std::collections::BTreeMap;
@@ -109,19 +110,30 @@ impl Oracle {
         let is_forgotten = self.forgotten.contains(&place.id);
         let acquainted = self.acquainted(place.id);
         let ledger = self.ledger(place, counter);
-        let previous = ledger.sets.range(..generation).next_back().map(|(made, _)| *made);
-        let mut seen: BTreeMap<_, _> =
-            state.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
-        ledger.note_removed(&mut seen, previous, acquainted.as_ref());
-        if is_forgotten {
-            ledger.blur(&mut seen, generation, acquainted.as_ref());
+        let earlier = ledger.sets.range(..generation).rev();
+        let mut before: Vec<_> = earlier.map(|(made, set)| (Some(*made), set.is_maybe_lost)).collect();
+        before.push((None, false));
+        // One that a crash may have taken away need not be what it was in before.
+        let certain = before.iter().position(|(_, is_maybe_lost)| !is_maybe_lost);
+        before.truncate(certain.map_or(before.len(), |place| place + 1));
+        let mut read = Range::ZERO;
+        for (previous, _) in before {
+            let mut seen: BTreeMap<_, _> =
+                state.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
+            ledger.note_removed(&mut seen, previous, acquainted.as_ref());
+            if is_forgotten {
+                ledger.blur(&mut seen, generation, acquainted.as_ref());
+            }
+            let seqs = state.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
+            let (value, at, acquainted) = (Value::ZERO, place.now, acquainted.clone());
+            let is_maybe_lost = is_forgotten;
+            let record = SetRecord { value, seen, seqs, previous, acquainted, at, is_maybe_lost };
+            ledger.sets.insert(generation, record);
+            read = ledger.expected(previous, |author| ledger.offset(author, Some(generation)));
+            if read.contains(0) {
+                break;
+            }
         }
-        let seqs = state.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
-        let at = place.now;
-        let is_maybe_lost = is_forgotten;
-        let record = SetRecord { value: Value::ZERO, seen, seqs, previous, acquainted, at, is_maybe_lost };
-        ledger.sets.insert(generation, record);
-        let read = ledger.expected(previous, |author| ledger.offset(author, Some(generation)));
         // One that was forgotten does not know what the others have SET and taken over since.
         let is_zero = state.set_value.is_zero() && (is_forgotten || read.contains(0));
         self.fading.insert(counter, place.now);
