@@ -124,6 +124,10 @@ impl Cluster {
         let horizons = &self.node.keyspace.horizons;
         for (departed, _) in self.members.departed().filter(|(index, _)| horizons.as_of(*index).is_some()) {
             if !self.peers.contains_key(&departed) || self.nobody_has_more_of(departed) {
+                if horizons.as_of(departed) == Some(Micros(0)) {
+                    // Nothing could be claimed until now, so nothing was remembered.
+                    horizons.forget_past(self.now.monotonic);
+                }
                 horizons.remove(departed);
             }
         }

@@ -240,9 +240,6 @@ impl Cluster {
     pub(super) fn note_departure(&mut self, member: MemberIndex) {
         self.open_estate(member);
         self.node.keyspace.horizons.freeze(member);
-        if self.peers.get(&member).is_none_or(|peer| peer.as_of == Micros(0)) {
-            self.node.keyspace.horizons.forget_past(self.now.monotonic);
-        }
         if let Some(id) = self.link_of.get(&member).copied() {
             self.close(id, "the node was removed from the cluster");
         }
