@@ -54,7 +54,7 @@ impl Oracle {
         let generation = state.generation.or(floor);
         let base = |id: NodeId| {
             let common = ledger.floor(id);
-            ledger.offset(id, generation.max(if is_forgotten { common.min(floor) } else { common }))
+            ledger.offset(id, ledger.later(generation, if is_forgotten { common.min(floor) } else { common }))
         };
         let set_at = generation.and_then(|made| ledger.sets.get(&made)).map_or(Micros(0), |set| set.at);
         let part = |id: NodeId, to: Micros| {
@@ -70,7 +70,8 @@ impl Oracle {
         };
         let fresh = ledger.expected_from(generation, fresh_part, base);
         // Who knows no SET need not know one that others have removed, be it that it has joined since.
-        let known = state.generation.or(ledger.last_removal().max(generation));
+        // Who has crashed does not know any more what it had removed, and may SET a lower one.
+        let known = state.generation.or(ledger.last_removal().max(generation)).max(floor);
         let missed = ledger.sets.range((known.unwrap_or_default())..).find(|(made, set)| {
             Some(**made) > known
                 && set.at < from

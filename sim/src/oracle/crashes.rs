@@ -68,8 +68,8 @@ impl Oracle {
 }
 
 impl Oracle {
-    /// A node dies that knew this of each counter. If it was the last to hold the shard of a member that was forgotten, and nobody
-    /// had taken that over, those counts are lost.
+    /// A node dies that knew this of each counter. If it was the last member to hold the shard of one that was forgotten, and
+    /// nobody had taken that over, those counts are lost.
     pub fn lost_estates(
         &mut self,
         epoch: Epoch,
@@ -79,8 +79,8 @@ impl Oracle {
         for (&(_, counter), ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
             let (known, survivors) = (known(counter), left(counter));
             for (departed, shard) in known.peers.iter().filter(|(id, _)| self.forgotten.contains(id)) {
-                let held =
-                    survivors.iter().filter_map(|survivor| survivor.shard(*departed)).max_by_key(|s| s.seq);
+                let members = survivors.iter().filter(|left| !self.forgotten.contains(&left.id));
+                let held = members.filter_map(|left| left.shard(*departed)).max_by_key(|shard| shard.seq);
                 if held.is_none_or(|held| held.seq < shard.seq) {
                     let kept = held.map_or(Range::ZERO, |held| ledger.plain(*departed, held));
                     let author = ledger.author(*departed);

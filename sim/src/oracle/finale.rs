@@ -53,6 +53,7 @@ impl Oracle {
         if let Some((lost, set)) = ledger.sets.iter().next_back()
             && !set.is_maybe_lost
             && Some(*lost) > generation
+            && ledger.later(generation, Some(*lost)) != generation
             && !ledger.is_gone_elsewhere(*lost, generation)
         {
             return Err(format!(

@@ -197,7 +197,20 @@ impl Ledger {
     /// The same for what an author adds under that generation. What it had counted where the counter was removed in a later one is
     /// zero for good.
     pub(crate) fn base(&self, author: NodeId, generation: Generation) -> Range {
-        self.offset(author, generation.max(self.floor(author)))
+        self.offset(author, self.later(generation, self.floor(author)))
+    }
+
+    /// Which of two generations came later, of which the second is that of a removal. The higher one, unless all who knew of the
+    /// removal have crashed since: then a SET after it may be lower.
+    pub(crate) fn later(&self, generation: Generation, floor: Generation) -> Generation {
+        let mut at = generation;
+        while let Some(record) = at.and_then(|made| self.sets.get(&made)) {
+            if at < floor && record.previous == floor {
+                return generation;
+            }
+            at = record.previous;
+        }
+        generation.max(floor)
     }
 
     /// Whether the author of a SET had ever met another author.
@@ -217,7 +230,7 @@ impl Ledger {
         let mut relative_to = self.relative_to(shard.generation);
         // Counted since the counter has disappeared, by one that a crash has made forget in which generation that was.
         if self.authors.get(&author).is_some_and(|known| shard.seq > known.seq_at_floor) {
-            relative_to = relative_to.max(self.floor(author));
+            relative_to = self.later(relative_to, self.floor(author));
         }
         Range::from(shard.value) + self.offset(author, relative_to)
     }
@@ -240,10 +253,9 @@ impl Ledger {
     /// The plain sum that a node's own shard stands for, whether or not it keeps one.
     pub(crate) fn plain_own(&self, author: NodeId, state: &CounterState) -> Range {
         match &state.own {
-            Some(own) if state.generation.is_some() || own.generation.is_some() || own.seq != (0, 0) => {
-                self.plain(author, own)
-            }
-            // It was zero for everybody when it disappeared, and nobody has seen what was counted since.
+            Some(own) if state.generation.is_some() || own.seq != (0, 0) => self.plain(author, own),
+            // It was zero for everybody when it disappeared, and nobody has seen what was counted since. The generation in which it
+            // begins is that of any counter that has disappeared.
             fresh => {
                 let counted = fresh.as_ref().map_or(Range::ZERO, |own| own.value.into());
                 counted + self.offset_in_force(author)
