@@ -152,6 +152,21 @@ impl Trail {
         (self.recent, self.stray) = (None, None);
     }
 
+    /// Before anything was published, the state that the own shard began with has turned out to be `anchor`; so what was counted
+    /// since stands on that, `by` further up.
+    pub(crate) fn rebase_own(&mut self, anchor: i128, by: i128) {
+        self.own.iter_mut().for_each(|past| past.values = past.values.shifted(by));
+        if let Some(Course { values, deviations }) = &mut self.recent {
+            *values = values.shifted(by);
+            *deviations = values.shifted(anchor.saturating_neg());
+        }
+    }
+
+    /// Whether the own shard has moved since the cluster looked at it.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.recent.is_some()
+    }
+
     /// What the own shard was at a moment, given what it is now.
     pub(crate) fn own_at(&self, moment: Micros, current: i128) -> Span {
         let past = self.own.iter().find(|past| past.until > moment);

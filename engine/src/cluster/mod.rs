@@ -387,7 +387,7 @@ impl Cluster {
         if self.is_publishing() {
             let node = Arc::clone(&self.node);
             self.publisher.run(&node, &self.pace, now.monotonic, true);
-            self.publisher.settle(&node.keyspace, usize::MAX);
+            self.publisher.settle(&node.keyspace, usize::MAX, now.monotonic);
         }
         self.pump_all();
         self.send_heartbeats();

@@ -114,7 +114,7 @@ impl Publisher {
     /// Looks at what is due; at everything that clients have changed if it `must`.
     pub(crate) fn run(&mut self, node: &Node, pace: &Pace, now: Micros, must: bool) {
         let keyspace = &node.keyspace;
-        self.walk(keyspace);
+        self.walk(keyspace, now);
         if (keyspace.dirty.is_woken() && (must || now >= self.next_look)) || self.is_behind {
             self.look(keyspace, pace, now);
         } else if !keyspace.dirty.is_woken() {
@@ -122,7 +122,7 @@ impl Publisher {
         }
         self.ask_due(keyspace, pace, now);
         if now >= self.last_change + QUIET {
-            self.settle(keyspace, STEP);
+            self.settle(keyspace, STEP, now);
         }
         node.stats.note_predictions(std::mem::take(&mut self.kept), self.published - self.reported);
         self.reported = self.published;
@@ -179,21 +179,21 @@ impl Publisher {
     }
 
     /// Publishes moving shards as they are, so many at most.
-    pub(crate) fn settle(&mut self, keyspace: &Keyspace, limit: usize) {
+    pub(crate) fn settle(&mut self, keyspace: &Keyspace, limit: usize, now: Micros) {
         for _ in 0..limit {
             let Some(Reverse((_, handle))) = self.deadlines.pop() else { break };
             keyspace.with_at(handle, |counter| {
                 let Some(full) = counter.full_mut() else { return };
                 full.scheduled = Micros(0);
                 if full.track.is_some() {
-                    self.publish_exact(keyspace, handle, counter);
+                    self.publish_exact(keyspace, handle, counter, now);
                 }
             });
         }
     }
 
     /// Publishes own shards that were never published, some at a time.
-    fn walk(&mut self, keyspace: &Keyspace) {
+    fn walk(&mut self, keyspace: &Keyspace, now: Micros) {
         let Some(cursor) = self.first_walk else { return };
         let head = self.stream.head();
         let next = keyspace.walk_all(cursor, STEP as u64, |handle, counter| {
@@ -208,7 +208,7 @@ impl Publisher {
             let is_restated = counter.full().is_some_and(|full| full.is_restated);
             let is_new = is_ours && counter.full().is_none_or(|full| full.seq == Seq::ZERO);
             if (is_restated || is_new) && counter.full().is_none_or(|full| full.track.is_none()) {
-                self.publish_exact(keyspace, handle, counter);
+                self.publish_exact(keyspace, handle, counter, now);
             }
         });
         self.first_walk = (next != 0).then_some(next);
@@ -231,7 +231,7 @@ impl Publisher {
             full.inheritance_mut().forget_before(keyspace.acknowledged());
         }
         if full.is_restated {
-            self.publish_exact(keyspace, handle, counter);
+            self.publish_exact(keyspace, handle, counter, now);
             return;
         }
         let Some(track) = &mut full.track else { return };
@@ -271,7 +271,7 @@ impl Publisher {
                 self.schedule(handle, full);
             }
             // Says once more what was said, without a line: from now on it is exact.
-            Verdict::Rest => return self.publish_exact(keyspace, handle, counter),
+            Verdict::Rest => return self.publish_exact(keyspace, handle, counter, now),
         }
         self.note_overdue(handle, overdue);
         self.note_trail(handle, counter);
@@ -312,15 +312,19 @@ impl Publisher {
     }
 
     /// Publishes the own shard as it is: flat and exact.
-    fn publish_exact(&mut self, keyspace: &Keyspace, handle: Handle, counter: &mut Counter) {
+    fn publish_exact(&mut self, keyspace: &Keyspace, handle: Handle, counter: &mut Counter, now: Micros) {
         let is_zero = counter.is_own_zero();
         let own = counter.own().units();
         let full = counter.make_full();
         full.is_restated = false;
         // A shard that is restated has lost its line: where it has been beside that is not known.
-        let promised = full.track.take().map(|track| track.promised_units());
-        let trail = full.trail.as_deref_mut();
-        let excursion = trail.map_or(Some(0), |trail| Some(trail.take_excursion(own, promised?)));
+        let track = full.track.take();
+        let excursion = full.trail.as_deref_mut().map_or(Some(0), |trail| {
+            let (line, promised) =
+                track.map(|track| (track.line().at(now).units(), track.promised_units()))?;
+            trail.note_look(own, line, promised, now);
+            Some(trail.take_excursion(own, promised))
+        });
         full.note_excursion(excursion);
         full.deadline = Micros::NEVER;
         self.note_published(keyspace, handle, full, own, is_zero);

@@ -386,6 +386,36 @@ fn a_member_that_lost_everything_gets_what_a_forgotten_one_has_left() {
     world.agree("GET a", "100");
 }
 
+/// How far host 0's shard of `a` has been outside of what it says, as host 1 is told within this time; the furthest.
+fn excursion_told(world: &mut World, time: Micros) -> i128 {
+    let mut furthest = 0;
+    for _ in 0..time.millis() {
+        world.run(Micros::from_millis(1));
+        let cluster = &world.hosts[1].cluster;
+        let member = cluster.members.index_of(world.hosts[0].node.id()).unwrap();
+        cluster.node.keyspace.walk_all(0, u64::MAX, |_, counter| {
+            let shard = counter.full().and_then(|full| full.peers().iter().find(|p| p.member() == member));
+            furthest = furthest.max(shard.and_then(|shard| shard.excursion().units()).unwrap_or(i128::MAX));
+        });
+    }
+    furthest / Value::ONE.units()
+}
+
+#[test]
+fn readers_are_told_where_a_shard_was_while_its_node_asked_for_it() {
+    for (is_resting, up, down) in [(true, 50, 50), (true, 50, 70), (false, 100, 300)] {
+        let mut world = World::joined(2);
+        world.ask(0, "INCRBY a 100");
+        world.run(if is_resting { Micros::from_secs(15) } else { Micros::from_millis(100) });
+        world.restart(0);
+        world.ask(0, &format!("INCRBY a {up}"));
+        world.ask(0, &format!("DECRBY a {down}"));
+        let told = excursion_told(&mut world, Micros::from_secs(5));
+        assert!((up..2 * up).contains(&told), "{told} of {up}");
+        world.agree("GET a", &format!("{}", 100 + up - down));
+    }
+}
+
 #[test]
 fn a_member_is_asked_for_one_that_it_got_to_know_after_who_asks() {
     let mut world = World::joined(2);

@@ -75,7 +75,7 @@ impl Counter {
         }
         full.begin_recovery(own, 0);
         let own = match life {
-            Counter::NO_LIFE => full.go_back(copy, voided, now),
+            Counter::NO_LIFE => full.go_back(copy, voided, own, now),
             _ => own.saturating_add(full.regain(copy, voided, life)),
         };
         self.put_own(Value::saturating_from_units(own));
@@ -134,9 +134,9 @@ impl Full {
         });
     }
 
-    /// Nothing has been published in this life: the own shard is the copy, and what was counted since the start. Returns its
-    /// value.
-    fn go_back(&mut self, copy: Stated, voided: Option<Voided>, now: Micros) -> i128 {
+    /// Nothing has been published in this life: the own shard, which was `own`, is the copy, and what was counted since the start.
+    /// Returns its value.
+    fn go_back(&mut self, copy: Stated, voided: Option<Voided>, own: i128, now: Micros) -> i128 {
         let mut since = 0;
         if let Some(start) = &mut self.since_start {
             since = start.beyond(copy.seq.incarnation);
@@ -163,8 +163,15 @@ impl Full {
             self.is_restated = true;
             units -= amount;
         }
-        self.track = (since != 0).then(|| Box::new(Track::start(now, Value::saturating_from_units(units))));
-        units.saturating_add(since)
+        let restated = units.saturating_add(since);
+        let trail = self.trail.as_deref_mut().filter(|trail| trail.has_moved());
+        let has_moved = since != 0 || trail.is_some();
+        if let Some(trail) = trail {
+            trail.rebase_own(units, restated - own);
+        }
+        // Readers have the copy, so where the shard has been is told from there.
+        self.track = has_moved.then(|| Box::new(Track::start(now, Value::saturating_from_units(units))));
+        restated
     }
 
     /// What had been observed of a copy that is not in it any more: what whoever has kept it says, or the SET in force.
