@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A relay that has fallen behind is kept for so long.
 const RELAY_PATIENCE: Micros = Micros::from_secs(2);
 
+/// A member that has started anew is waited for so long before its stream is taken from others.
+const ANEW_PATIENCE: Micros = Micros::from_secs(30);
+
 impl Cluster {
     pub(super) fn send_heartbeats(&mut self) {
         let established: Vec<LinkId> = self.link_of.values().copied().collect();
@@ -185,6 +188,13 @@ impl Cluster {
         let Some(peer) = self.peers.get_mut(&member) else { return };
         // One that has lost something in a crash has less than it had.
         peer.acknowledged = if is_complete { applied } else { peer.acknowledged.min(applied) };
+        let is_from_before = applied != Seq::ZERO && applied.incarnation < self.life;
+        if self.recovery.is_none()
+            && is_from_before
+            && self.links.get(&id).is_some_and(|link| link.is_same_epoch && !link.has_asked_for_own)
+        {
+            self.ask_late(member);
+        }
         let is_late = self.late.contains(&member);
         if let Some(link) = self.links.get_mut(&id)
             && link.has_echoed
@@ -208,25 +218,9 @@ impl Cluster {
         {
             link.has_asked_for_own = true;
             if applied.incarnation < self.members.own().joined {
-                self.keep_apart_what_came_after_reset();
+                self.walk_own(|own, full| full.begin_recovery_after_reset(own));
             }
             self.subscribe(id, MemberIndex::SELF, position);
-        }
-    }
-
-    /// A member holds what this node counted before a CLUSTER RESET: what it has counted since comes on top.
-    fn keep_apart_what_came_after_reset(&self) {
-        let mut cursor = 0;
-        loop {
-            cursor = self.node.keyspace.walk_all(cursor, 4_096, |_, counter| {
-                let own = counter.own();
-                if !own.is_zero() {
-                    counter.make_full().begin_recovery_after_reset(own.units());
-                }
-            });
-            if cursor == 0 {
-                return;
-            }
         }
     }
 
@@ -267,12 +261,19 @@ impl Cluster {
                 .filter(|(_, id)| usable(id))
                 .map(|(&member, &id)| (holds(member), id, member))
                 .max();
+            let has = |id: &LinkId| self.links.get(id).and_then(Link::member).map_or(Seq::ZERO, holds);
+            let relayed = relay.map_or(Seq::ZERO, |(id, _)| has(&id));
             let Some((most, best, _)) = best.filter(|(most, _, _)| *most > head) else { continue };
+            if self.note_life(origin, most) {
+                if let Some((id, _)) = relay {
+                    self.end_relay(id, origin);
+                }
+                continue;
+            }
             match relay {
                 Some((id, _)) if id == best => {}
                 Some((id, since)) => {
-                    let has = self.links.get(&id).and_then(Link::member).map_or(Seq::ZERO, holds);
-                    if has < most && now.since(since) > RELAY_PATIENCE {
+                    if relayed < most && now.since(since) > RELAY_PATIENCE {
                         self.end_relay(id, origin);
                     }
                 }
@@ -284,6 +285,28 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// Others have a member's stream up to `most`. Whether it has to ask us first: see `must_ask_first`.
+    fn note_life(&mut self, origin: MemberIndex, most: Seq) -> bool {
+        let must_ask_first = self.must_ask_first(origin, most);
+        let now = self.now.monotonic;
+        let Some(peer) = self.peers.get_mut(&origin) else { return false };
+        let is_anew = most.incarnation > peer.stream.head().incarnation;
+        peer.anew_since = is_anew.then(|| peer.anew_since.unwrap_or(now));
+        must_ask_first
+    }
+
+    /// Whether a member that has published `seq` has started anew since what we have of it, so that this may be all that is left of
+    /// what it had counted before: it asks for that as soon as there is a link, and what comes over others would replace it.
+    pub(super) fn must_ask_first(&self, origin: MemberIndex, seq: Seq) -> bool {
+        let Some(peer) = self.peers.get(&origin).filter(|_| self.members.index_of_live(origin)) else {
+            return false;
+        };
+        let head = peer.stream.head();
+        let has_patience =
+            peer.anew_since.is_none_or(|since| self.now.monotonic.since(since) < ANEW_PATIENCE);
+        head != Seq::ZERO && seq.incarnation > head.incarnation && has_patience
     }
 
     fn end_relay(&mut self, id: LinkId, origin: MemberIndex) {

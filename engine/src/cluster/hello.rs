@@ -214,6 +214,7 @@ impl Cluster {
             News::None | News::Barred | News::Full => {}
             News::Added(member) => {
                 self.add_peer(member);
+                self.ask_newcomer(member);
                 self.node.shell.info(&format!("node {} is a member now", self.name_of(member)));
             }
             News::Changed(_) => {}

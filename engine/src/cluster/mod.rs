@@ -39,7 +39,7 @@ use crate::cluster::nodes_file::NodesFile;
 use crate::cluster::publish::Publisher;
 use crate::cluster::stream::Stream;
 use crate::cluster::view::Traffic;
-use crate::counter::Counter;
+use crate::counter::{Counter, Full};
 use crate::ids::{Generation, MemberIndex, NodeId, Seq};
 use crate::keyspace::Cause;
 use crate::node::{Node, TaskResult};
@@ -195,6 +195,8 @@ struct Peer {
     as_of: Micros,
     /// The link over which we get its stream though it is another member's.
     relay: Option<(LinkId, Micros)>,
+    /// Since when others have more of it from a later life than what we have is of.
+    anew_since: Option<Micros>,
     /// In its last heartbeat, what it has of others; those that departed and left nothing there are not mentioned.
     holds: BTreeMap<MemberIndex, Seq>,
     /// In its last heartbeat, whom it knows to be removed.
@@ -233,6 +235,8 @@ pub struct Cluster {
     recovery: Option<Recovery>,
     /// Members that could not be asked at the start what they hold of our own shards, and will be.
     late: BTreeSet<MemberIndex>,
+    /// Nothing that we had published before the start has come back, from the disk or from others.
+    is_blank: bool,
     /// Our incarnation when we began to publish: what has this one or a later is of this life.
     life: u32,
     epoch: ResetEpoch,
@@ -303,6 +307,7 @@ impl Cluster {
             publisher,
             recovery: None,
             late: BTreeSet::new(),
+            is_blank: false,
             life: Counter::NO_LIFE,
             epoch,
             effects: VecDeque::new(),
@@ -524,12 +529,50 @@ impl Cluster {
         });
     }
 
+    /// A member has joined while this node was away, and may have got from others what this node counted before.
+    fn ask_newcomer(&mut self, member: MemberIndex) {
+        let own = self.members.own();
+        if let Some(recovery) = self.recovery.as_mut().filter(|_| own.joined < own.incarnation) {
+            recovery.waiting.insert(member);
+        }
+    }
+
+    /// A member that was not known at the start has something of our earlier lives. It is asked for that if what was counted since
+    /// is still kept apart, or is all that there is.
+    fn ask_late(&mut self, member: MemberIndex) {
+        if std::mem::take(&mut self.is_blank) {
+            self.walk_own(|own, full| full.begin_recovery_of_all(own));
+            self.node.keyspace.set_recovering(true);
+            self.node.keyspace.horizons.forget_past(self.now.monotonic);
+        } else if self.late.is_empty() {
+            return;
+        }
+        self.late.insert(member);
+    }
+
+    /// Visits all own shards that are not zero, in units of 10^-17.
+    fn walk_own(&self, visit: impl Fn(i128, &mut Full)) {
+        let mut cursor = 0;
+        loop {
+            cursor = self.node.keyspace.walk_all(cursor, 4_096, |_, counter| {
+                let own = counter.own();
+                if !own.is_zero() {
+                    visit(own.units(), counter.make_full());
+                }
+            });
+            if cursor == 0 {
+                return;
+            }
+        }
+    }
+
     fn end_recovery(&mut self) {
         if let Some(recovery) = self.recovery.take() {
             // What was handed back is part of our stream again: whoever lacks it gets it from us.
             self.publisher.stream.restart_at(recovery.recovered);
             self.publisher.stream.note_removed(recovery.recovered);
             self.late = recovery.waiting;
+            self.is_blank = recovery.recovered == Seq::ZERO;
         }
         self.node.keyspace.horizons.forget_past(self.now.monotonic);
         self.publisher.set_incarnation(self.members.own().incarnation);
@@ -647,6 +690,7 @@ impl Cluster {
         self.sign();
         self.recovery = None;
         self.late.clear();
+        self.is_blank = false;
         self.estate = None;
         self.buried.clear();
         self.node.keyspace.set_recovering(false);

@@ -82,8 +82,11 @@ impl Cluster {
             // For a walk over all counters a trail of each would be too much: of what was before, GET BOUND says nothing.
             self.node.keyspace.horizons.forget_past(now);
         }
-        let origin =
-            link.indices.get(&header.origin).copied().filter(|origin| self.is_wanted(&link, *origin));
+        let origin = link
+            .indices
+            .get(&header.origin)
+            .copied()
+            .filter(|origin| self.is_wanted(&link, *origin, header.to));
         let result = self.apply_all(&mut link, origin, &header, reader);
         let (member, clock) = (link.member(), link.clock);
         self.links.insert(id, link);
@@ -103,8 +106,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether we take this stream over this link.
-    fn is_wanted(&self, link: &Link, origin: MemberIndex) -> bool {
+    /// Whether we take this stream, up to `to`, over this link.
+    fn is_wanted(&self, link: &Link, origin: MemberIndex, to: Seq) -> bool {
         if !link.is_same_epoch {
             return false;
         }
@@ -112,7 +115,8 @@ impl Cluster {
             MemberIndex::SELF => self.is_asking(link),
             origin if link.member() == Some(origin) => true,
             origin => {
-                self.peers.get(&origin).and_then(|peer| peer.relay).is_some_and(|(id, _)| id == link.id)
+                let relay = self.peers.get(&origin).and_then(|peer| peer.relay);
+                relay.is_some_and(|(id, _)| id == link.id) && !self.must_ask_first(origin, to)
             }
         }
     }

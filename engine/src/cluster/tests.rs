@@ -370,6 +370,88 @@ fn what_only_an_absent_member_has_comes_back_with_it() {
 }
 
 #[test]
+fn what_a_member_has_of_a_former_life_is_not_replaced_by_what_others_have_of_the_next() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY a 100");
+    world.run(Micros::from_secs(3));
+    world.away.insert(2);
+    world.kill(2);
+    world.restart(1);
+    world.restart(0);
+    world.ask(0, "INCRBY a 7");
+    world.run(Micros::from_secs(6));
+    world.away.clear();
+    world.apart.insert([0, 2]);
+    world.run(Micros::from_secs(6));
+    assert_eq!((world.ask(1, "GET a"), world.ask(2, "GET a")), ("7".into(), "100".into()));
+    world.apart.clear();
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "107");
+}
+
+#[test]
+fn a_member_that_stays_out_of_reach_after_a_start_is_heard_of_through_others_in_the_end() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY a 100");
+    world.run(Micros::from_secs(3));
+    world.apart.insert([0, 2]);
+    world.restart(0);
+    world.ask(0, "INCRBY a 7");
+    world.run(Micros::from_secs(10));
+    assert_eq!((world.ask(0, "GET a"), world.ask(2, "GET a")), ("107".into(), "100".into()));
+    world.run(Micros::from_secs(40));
+    world.agree("GET a", "107");
+}
+
+#[test]
+fn members_that_joined_meanwhile_are_asked_for_own_counts_as_well() {
+    for patience in [0, 6] {
+        let mut world = World::joined(2);
+        world.ask(0, "INCRBY a 100");
+        world.run(Micros::from_secs(3));
+        let before = world.hosts[0].saved.clone();
+        world.add();
+        world.meet(1, 2);
+        world.run(Micros::from_secs(3));
+        world.away.insert(2);
+        world.kill(2);
+        world.restart(1);
+        world.hosts[0].saved = before;
+        world.restart(0);
+        world.ask(0, "INCRBY a 7");
+        world.run(Micros::from_secs(patience));
+        world.away.clear();
+        world.run(Micros::from_secs(6));
+        world.agree("GET a", "107");
+    }
+}
+
+#[test]
+fn a_node_that_has_nothing_of_its_former_lives_takes_it_from_whom_it_meets() {
+    let mut world = World::new(3);
+    world.meet(0, 2);
+    world.ask(0, "INCRBY a 100");
+    world.run(Micros::from_secs(3));
+    let before = world.hosts[0].saved.clone();
+    world.meet(1, 2);
+    world.run(Micros::from_secs(3));
+    world.kill(2);
+    let dead = world.hosts.pop().unwrap().node.id();
+    world.away.insert(1);
+    world.kill(1);
+    world.hosts[0].saved = before;
+    world.restart(0);
+    let now = world.clock();
+    world.hosts[0].cluster.request(ClusterRequest::Forget(dead), now);
+    world.ask(0, "INCRBY a 7");
+    world.run(Micros::from_secs(3));
+    assert_eq!(world.hosts[0].cluster.peers.len(), 0, "it knows nobody");
+    world.away.clear();
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "107");
+}
+
+#[test]
 fn a_member_that_lost_everything_gets_what_a_forgotten_one_has_left() {
     let mut world = World::joined(3);
     world.ask(2, "INCRBY a 100");

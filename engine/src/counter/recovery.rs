@@ -134,6 +134,14 @@ impl Full {
         });
     }
 
+    /// The same where nothing of the own shard is from before the start: all of it is what was counted since.
+    pub(crate) fn begin_recovery_of_all(&mut self, own: i128) {
+        self.begin_recovery(own, own);
+        if let Some(since) = &mut self.since_start {
+            since.base.seq = Seq::ZERO;
+        }
+    }
+
     /// Nothing has been published in this life: the own shard, which was `own`, is the copy, and what was counted since the start.
     /// Returns its value.
     fn go_back(&mut self, copy: Stated, voided: Option<Voided>, own: i128, now: Micros) -> i128 {
