@@ -362,6 +362,8 @@ impl Cluster {
             && let Some(member) = link.member()
         {
             link.is_same_epoch = true;
+            // What we had asked for was of the former epoch, and the peer has dropped the question.
+            link.has_asked_for_own = false;
             if let Some(peer) = self.peers.get_mut(&member) {
                 let head = peer.stream.head();
                 peer.stream.restart_at(head.max(sent));

@@ -427,6 +427,21 @@ fn members_that_joined_meanwhile_are_asked_for_own_counts_as_well() {
 }
 
 #[test]
+fn what_a_reset_of_all_has_left_unanswered_is_asked_again() {
+    let mut world = World::joined(2);
+    world.ask(0, "INCRBY a 100");
+    world.run(Micros::from_secs(3));
+    let cluster = &mut world.hosts[0].cluster;
+    let (&member, link) = cluster.link_of.iter().next().unwrap();
+    cluster.late.insert(member);
+    cluster.links.get_mut(link).unwrap().has_asked_for_own = true;
+    let now = world.clock();
+    world.hosts[1].cluster.request(ClusterRequest::ResetAll, now);
+    world.run(Micros::from_secs(3));
+    assert!(world.hosts[0].cluster.late.is_empty());
+}
+
+#[test]
 fn a_node_that_has_nothing_of_its_former_lives_takes_it_from_whom_it_meets() {
     let mut world = World::new(3);
     world.meet(0, 2);
