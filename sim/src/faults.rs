@@ -441,7 +441,7 @@ fn note_lost_estates(stage: &mut Stage<'_>, host: usize) {
     let Some(process) = world.hosts[host].process.as_deref() else { return };
     let (now, left) = (world.local(host), living(world, host, place.epoch));
     let known = |counter| process.inspect(clients.name(counter), now);
-    oracle.lost_estates(place.epoch, known, |counter| survivors(&left, clients.name(counter)));
+    oracle.lost_estates(place.id, place.epoch, known, |counter| survivors(&left, clients.name(counter)));
 }
 
 type Living<'a> = Vec<(&'a dyn Process, engine::time::Now)>;

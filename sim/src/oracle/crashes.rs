@@ -72,12 +72,18 @@ impl Oracle {
     /// nobody had taken that over, those counts are lost.
     pub fn lost_estates(
         &mut self,
+        id: NodeId,
         epoch: Epoch,
         known: impl Fn(CounterId) -> CounterState,
         left: impl Fn(CounterId) -> Vec<Survivor>,
     ) {
         for (&(_, counter), ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
             let (known, survivors) = (known(counter), left(counter));
+            if let Some(own) = &known.own {
+                // What it has taken over a moment ago nobody may have looked at.
+                let author = ledger.author(id);
+                author.max_seq = author.max_seq.max(own.seq);
+            }
             for (departed, shard) in known.peers.iter().filter(|(id, _)| self.forgotten.contains(id)) {
                 let members = survivors.iter().filter(|left| !self.forgotten.contains(&left.id));
                 let held = members.filter_map(|left| left.shard(*departed)).max_by_key(|shard| shard.seq);

@@ -107,6 +107,17 @@ fn a_node_may_delete_by_itself_only_what_read_zero_unless_it_was_forgotten() {
 }
 
 #[test]
+fn what_an_heir_took_over_just_before_its_death_is_lost_with_it() {
+    let mut oracle = after_increments(&[5]);
+    oracle.note_forgotten(id(1));
+    // Nobody has looked at node 2 since it took over.
+    oracle.lost_estates(id(2), (0, 0), |_| counted(5, 7), |_| Vec::new());
+    oracle.crashed(id(2), (0, 0), false, |_| Vec::new());
+    let gone = Finding { exists: false, ..finding(2, 0, CounterState::default()) };
+    assert_eq!(oracle.settled(0, &[gone]), Ok(()));
+}
+
+#[test]
 fn what_a_set_has_seen_is_gone_and_what_it_has_not_seen_stays() {
     let mut oracle = after_increments(&[5, 10]);
     // Node 2 knows the first increment only, and sets 100.
