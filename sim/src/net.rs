@@ -110,6 +110,8 @@ struct Pipe {
     flying: VecDeque<(Micros, Item)>,
     flying_bytes: usize,
     line_free_at: Micros,
+    /// Nothing is there before: the answer to the attempt is under way.
+    opens_at: Micros,
     is_ending: bool,
     is_scheduled: bool,
     is_held: bool,
@@ -182,10 +184,11 @@ impl Net {
                 let pipe = &mut self.conns[conn].pipes[side];
                 if is_wide && pipe.line_free_at > now {
                     // What was queued up for a narrow line is on its way now.
-                    pipe.line_free_at = now;
-                    pipe.flying.iter_mut().for_each(|(due, _)| *due = (*due).min(now + latency));
+                    pipe.line_free_at = now.max(pipe.opens_at);
+                    let soonest = pipe.line_free_at + latency;
+                    pipe.flying.iter_mut().for_each(|(due, _)| *due = (*due).min(soonest));
                     if pipe.is_scheduled {
-                        self.later.push((now + latency, NetEvent::Arrive { conn, side }));
+                        self.later.push((soonest, NetEvent::Arrive { conn, side }));
                     }
                 }
                 if self.conns[conn].pipes[side].is_held {
@@ -318,6 +321,7 @@ impl Net {
                 self.conns[conn].ends[1] = End { host: to, life, is_open: true };
                 // Nothing overtakes the answer to the attempt.
                 self.conns[conn].pipes[1].line_free_at = now + back;
+                self.conns[conn].pipes[1].opens_at = now + back;
                 self.later.push((now, tell(1, Notice::Accepted(address))));
                 self.later.push((now + back, tell(0, Notice::Dialed)));
             }
