@@ -226,13 +226,25 @@ impl Ledger {
     }
 
     /// The plain sum that a shard stands for.
+    ///
+    /// One that was begun in a generation that no SET made is relative to the SET before that; if a crash may have taken that one
+    /// away, perhaps to one before.
     pub(crate) fn plain(&self, author: NodeId, shard: &ShardState) -> Range {
-        let mut relative_to = self.relative_to(shard.generation);
         // Counted since the counter has disappeared, by one that a crash has made forget in which generation that was.
-        if self.authors.get(&author).is_some_and(|known| shard.seq > known.seq_at_floor) {
-            relative_to = self.later(relative_to, self.floor(author));
+        let is_since = self.authors.get(&author).is_some_and(|known| shard.seq > known.seq_at_floor);
+        let floor = if is_since { self.floor(author) } else { None };
+        let offset = |relative_to| self.offset(author, self.later(relative_to, floor));
+        let is_made = shard.generation.is_none_or(|made| self.sets.contains_key(&made));
+        let mut possible = offset(self.relative_to(shard.generation));
+        let mut earlier = shard.generation.into_iter().flat_map(|made| self.sets.range(..=made).rev());
+        while !is_made
+            && let Some((_, set)) = earlier.next()
+            && set.is_maybe_lost
+        {
+            let before = earlier.clone().next().map(|(made, _)| *made);
+            possible = possible.hull(offset(before));
         }
-        Range::from(shard.value) + self.offset(author, relative_to)
+        Range::from(shard.value) + possible
     }
 
     /// The counter has disappeared from a node.
