@@ -241,13 +241,18 @@ impl Moving {
         Moving { slope: 0.0, moment: Micros(0), moment_error: Micros::NEVER, precision_units }
     }
 
-    /// The line's value, followed up to `horizon` at most, but never back before its own moment if that has come.
-    fn at(&self, anchor: Value, now: Micros, horizon: Micros) -> Value {
-        let line = Line { anchor, slope: self.slope, moment: self.moment };
-        let until = now.min(horizon);
+    /// Where on the line to read it: it is followed up to `horizon` at most, but never back before its own moment, or before
+    /// now if that is still to come.
+    fn until(&self, now: Micros, horizon: Micros) -> Micros {
         // A moment before our clock's zero has wrapped round, so it is compared as a signed number.
-        let has_come = self.moment.0 as i64 <= now.0 as i64;
-        line.at(if has_come && self.moment.0 as i64 > until.0 as i64 { self.moment } else { until })
+        let signed = |moment: Micros| moment.0 as i64;
+        let earliest = signed(self.moment).min(signed(now));
+        Micros(signed(now.min(horizon)).max(earliest) as u64)
+    }
+
+    /// The line's value there.
+    fn at(&self, anchor: Value, now: Micros, horizon: Micros) -> Value {
+        Line { anchor, slope: self.slope, moment: self.moment }.at(self.until(now, horizon))
     }
 }
 
@@ -364,7 +369,8 @@ impl PeerShard {
             return (self.value, i128::MAX);
         }
         let line = Line { anchor: self.value, slope: moving.slope, moment: moving.moment };
-        let until = moment.min(horizons.of(self.member));
+        let horizon = horizons.of(self.member);
+        let until = if moment > horizon { moving.until(moment, horizon) } else { moment };
         let mut error = moving.precision_units;
         if moving.slope != 0.0 {
             let drift = line.age_micros(until).unsigned_abs() as f64 * DRIFT;
@@ -432,6 +438,32 @@ mod tests {
         assert_eq!(Excursion::at_most(i128::MAX).units(), None);
         assert_eq!(Excursion::INSIDE.over_a_gap(), Excursion::ANYWHERE);
         assert_eq!(Excursion::NONE.over_a_gap(), Excursion::NONE);
+    }
+
+    #[test]
+    fn a_line_of_a_member_never_heard_of_is_not_drawn_back_to_the_clocks_zero() {
+        let (horizons, now) = (Horizons::default(), Micros::from_secs(100));
+        for ahead in [-5_000i64, 0, 5_000] {
+            let moving = Moving {
+                slope: Value::ONE.units() as f64,
+                moment: Micros((now.0 as i64 + ahead) as u64),
+                moment_error: Micros(0),
+                precision_units: 0,
+            };
+            let value = Value::from_integer(10_000);
+            let shard = PeerShard::new(
+                MemberIndex(1),
+                Seq { incarnation: 1, n: 1 },
+                value,
+                0,
+                Some(moving),
+                Vec::new(),
+            );
+            // It holds at its own moment; if that is still to come, the line is read where it is now.
+            let expected = 10_000 - ahead.max(0);
+            assert_eq!(shard.estimate(now, &horizons), Value::from_integer(expected), "{ahead}");
+            assert_eq!(shard.drawn(now, &horizons).0, Value::from_integer(expected), "{ahead}");
+        }
     }
 
     #[test]

@@ -393,7 +393,8 @@ impl Publisher {
 
     /// The moment up to which every own shard was within the precision of what is published.
     pub(crate) fn as_of(&self, keyspace: &Keyspace, now: Micros) -> Micros {
-        if self.first_walk.is_some() {
+        // Nor does it vouch for what somebody may still hand back.
+        if self.first_walk.is_some() || keyspace.is_recovering() {
             return Micros(0);
         }
         let mut as_of = if keyspace.dirty.is_woken() || self.is_behind { self.last_look } else { now };
