@@ -309,7 +309,9 @@ impl Ledger {
         acquainted: Option<&BTreeSet<NodeId>>,
     ) {
         for author in self.everybody().into_iter().filter(|author| is_among(acquainted, *author)) {
-            let earlier = self.sets.range(..generation).filter_map(|(_, set)| set.seen.get(&author));
+            // Those that were made before, though a crash may have made their author forget how late it was.
+            let before = self.sets.iter().filter(|(made, _)| **made != generation);
+            let earlier = before.filter_map(|(_, set)| set.seen.get(&author));
             let known = seen.entry(author).or_insert(Range::ZERO);
             *known = earlier.fold(*known, |range, &before| range.hull(before));
         }
