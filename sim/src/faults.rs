@@ -240,6 +240,8 @@ impl Faults {
 
     fn reset_all(&mut self, stage: &mut Stage<'_>, host: usize) {
         if stage.world.hosts[host].is_answering() && !self.zombies.contains(&host) {
+            // If it dies before anybody hears of it, the others go on without what it has given up.
+            note_loss(stage, host, false);
             request(stage, host, ClusterRequest::ResetAll).expect("DEBUG RESET is never refused");
         }
     }
