@@ -184,6 +184,7 @@ impl Oracle {
         let author = ledger.author(place.id);
         author.counted = 0;
         author.history.clear();
+        author.losses.clear();
         ledger.sets.retain(|made, _| !place.id.has_signed(made.1));
         self.view(place, counter).generation = None;
     }

@@ -162,5 +162,6 @@ impl Ledger {
             author.last_crash = Some((author.counted, seq));
         }
         author.spread = all - Range::exactly(author.counted);
+        author.note_kept(kept);
     }
 }

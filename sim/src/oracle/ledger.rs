@@ -30,6 +30,8 @@ pub(crate) struct Author {
     pub(crate) spread: Range,
     /// At its last crash: `counted`, and the number of the latest state that survived.
     pub(crate) last_crash: Option<(i128, Seq)>,
+    /// What each of its crashes may have lost.
+    pub(crate) losses: Vec<Loss>,
     /// It has crashed and may not have all its counts back: its own shard is not looked at.
     pub(crate) is_recovering: bool,
     /// What it has taken over from forgotten members, as far as the judge saw its shard move.
@@ -38,6 +40,17 @@ pub(crate) struct Author {
     pub(crate) max_seq: Seq,
     /// The same when the counter was last seen to disappear: whatever has a higher one was counted since.
     pub(crate) seq_at_floor: Seq,
+}
+
+/// Counts that a crash may have lost: all, some or none of them are missing, in the end as at any moment before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loss {
+    /// How many increments there had been in what was left.
+    from: usize,
+    /// How many at the crash.
+    until: usize,
+    /// What was left.
+    kept: Range,
 }
 
 impl Author {
@@ -70,9 +83,27 @@ impl Author {
     /// Everything that was the truth at some moment from `from` to `to`.
     pub(crate) fn between(&self, from: Micros, to: Micros) -> Range {
         let first = self.history.partition_point(|&(at, _)| at <= from);
-        let start = first.checked_sub(1).map_or(0, |index| self.history[index].1);
         let changes = self.history[first..].iter().take_while(|&&(at, _)| at <= to);
-        changes.fold(Range::exactly(start), |range, &(_, sum)| range.hull(Range::exactly(sum))) + self.spread
+        let last = first + changes.count();
+        (first..last).fold(self.after(last), |range, increments| range.hull(self.after(increments)))
+    }
+
+    /// The truth after so many increments.
+    fn after(&self, increments: usize) -> Range {
+        let sum = increments.checked_sub(1).map_or(0, |index| self.history[index].1);
+        let lost = self.losses.iter().filter(|loss| (loss.from..=loss.until).contains(&increments));
+        lost.fold(Range::exactly(sum) + self.spread, |truth, loss| truth.hull(loss.kept))
+    }
+
+    /// A crash has left this.
+    pub(crate) fn note_kept(&mut self, kept: Range) {
+        let place = self.history.iter().position(|&(_, sum)| kept.contains(sum));
+        let from = place.filter(|_| !kept.contains(0)).map_or(0, |place| place + 1);
+        let until = self.history.len();
+        match self.losses.last_mut().filter(|last| last.until == until) {
+            Some(last) => (last.from, last.kept) = (last.from.min(from), last.kept.hull(kept)),
+            None => self.losses.push(Loss { from, until, kept }),
+        }
     }
 
     /// Everything that was the truth since its sum was `sum` for the first time, and `sum` itself.

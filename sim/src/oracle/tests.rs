@@ -107,6 +107,18 @@ fn a_node_may_delete_by_itself_only_what_read_zero_unless_it_was_forgotten() {
 }
 
 #[test]
+fn what_a_crash_has_lost_may_be_missing_at_every_moment_before_it() {
+    let mut oracle = after_increments(&[5, -10, 8]);
+    let left = || knowing(shard(None, 1, 5));
+    oracle.crashed(id(1), (0, 0), false, |_| vec![Survivor { id: id(2), state: left() }]);
+    // A second and a half ago, when it had counted -5.
+    for (value, is_possible) in [(5, true), (-5, true), (6, false)] {
+        oracle.claimed(place(2, 4_000), 0, claim(value, 0, 1_500), &left(), &[id(1)]);
+        assert_eq!(std::mem::take(&mut oracle.violations).is_empty(), is_possible, "{value}");
+    }
+}
+
+#[test]
 fn what_an_heir_took_over_just_before_its_death_is_lost_with_it() {
     let mut oracle = after_increments(&[5]);
     oracle.note_forgotten(id(1));
