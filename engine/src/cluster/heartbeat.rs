@@ -155,7 +155,9 @@ impl Cluster {
         };
         let is_left = about != MemberIndex::SELF && !self.members.index_of_live(about);
         if digest.is_buried {
-            self.note_burial(about, digest.applied);
+            if self.links.get(&id).is_some_and(|link| link.is_same_epoch) {
+                self.note_burial(about, digest.applied);
+            }
             return None;
         }
         // Of one that is buried, whatever is later it has counted since, alone.

@@ -731,8 +731,10 @@ impl Cluster {
             self.send_reset(id);
         }
         for peer in self.peers.values_mut() {
-            peer.relay = None;
+            (peer.relay, peer.buried_at) = (None, Micros(0));
         }
+        // What was taken over is void, and what a removed member has counted since the reset was not part of it.
+        self.buried.clear();
         self.save_nodes();
     }
 }

@@ -586,6 +586,32 @@ fn what_a_removed_member_left_is_not_dropped_since_somebody_else_knew_nothing_of
 }
 
 #[test]
+fn what_a_removed_member_counted_after_a_reset_of_all_was_not_taken_over_before_it() {
+    let mut world = World::new(3);
+    world.meet(1, 2);
+    world.ask(2, "INCRBY a 100");
+    world.run(Micros::from_secs(3));
+    world.apart.extend([[0, 1], [1, 2]]);
+    world.kill(1);
+    world.meet(0, 2);
+    world.run(Micros::from_secs(1));
+    let now = world.clock();
+    world.hosts[0].cluster.request(ClusterRequest::ResetAll, now);
+    world.run(Micros::from_secs(1));
+    world.ask(2, "INCRBY a 8");
+    world.run(Micros::from_secs(3));
+    world.kill(2);
+    let dead = world.hosts.pop().unwrap().node.id();
+    let now = world.clock();
+    world.hosts[1].cluster.request(ClusterRequest::Forget(dead), now);
+    world.run(Micros::from_secs(3));
+    assert_eq!((world.ask(1, "GET a"), world.hosts[1].cluster.peers.len()), ("100".into(), 0));
+    world.apart.clear();
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "8");
+}
+
+#[test]
 fn a_walk_over_an_estate_ends_when_it_is_buried_meanwhile() {
     let mut world = World::joined(3);
     let names: Vec<String> = (0..40_000).map(|n| format!("n{n}")).collect();
