@@ -551,7 +551,10 @@ impl Counter {
         let Some(shard) = full.take_peer(departed) else { return false };
         let generation = full.record_generation();
         let stated = shard.stated(generation, now, horizons);
-        let counts = full.record().map_or(stated.value.units(), |record| record.counts(&stated));
+        // Nobody else will restate it.
+        let voided = shard.voided();
+        let counts =
+            full.record().map_or(stated.value.units(), |record| record.counts_beside(&stated, voided));
         full.inheritance.add(Inherited { departed: stated, counts, told: Seq::ZERO });
         if let Some(trail) = &mut full.trail {
             trail.shift_own(counts);

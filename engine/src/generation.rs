@@ -101,6 +101,14 @@ impl Record {
         }
     }
 
+    /// The same of a shard that is stated relative to another SET, if it is known what that had observed of it.
+    pub(crate) fn counts_beside(&self, shard: &Stated, voided: Option<Voided>) -> i128 {
+        match voided {
+            Some(_) if self.is_counted(shard) => self.leaves(shard, voided),
+            Some(_) | None => self.counts(shard),
+        }
+    }
+
     /// What restating leaves of an own shard in units of 10^-17: less than nothing, as long as its owner lacks a part of what was
     /// observed. `voided`: what it has left out already.
     pub(crate) fn leaves(&self, own: &Stated, voided: Option<Voided>) -> i128 {
