@@ -311,7 +311,7 @@ impl Cluster {
         head != Seq::ZERO && seq.incarnation > head.incarnation && has_patience
     }
 
-    fn end_relay(&mut self, id: LinkId, origin: MemberIndex) {
+    pub(super) fn end_relay(&mut self, id: LinkId, origin: MemberIndex) {
         let mut frame = vec![kind::UNSUBSCRIBE];
         frame.put_unsigned(origin.0.into());
         self.send(id, frame);

@@ -82,16 +82,19 @@ impl Cluster {
             // For a walk over all counters a trail of each would be too much: of what was before, GET BOUND says nothing.
             self.node.keyspace.horizons.forget_past(now);
         }
-        let origin = link
-            .indices
-            .get(&header.origin)
-            .copied()
-            .filter(|origin| self.is_wanted(&link, *origin, header.to));
+        let known = link.indices.get(&header.origin).copied();
+        let origin = known.filter(|origin| self.is_wanted(&link, *origin, header.to));
         let result = self.apply_all(&mut link, origin, &header, reader);
         let (member, clock) = (link.member(), link.clock);
         self.links.insert(id, link);
         let is_intelligible = result?;
-        let Some(origin) = origin else { return Ok(()) };
+        let Some(origin) = origin else {
+            if let Some(passed_over) = known.filter(|origin| self.is_relay(id, *origin)) {
+                // The relay believes that we have it: once we may take it, it is asked for anew.
+                self.end_relay(id, passed_over);
+            }
+            return Ok(());
+        };
         if !is_intelligible {
             self.resubscribe(id, origin);
             return Ok(());
@@ -114,11 +117,14 @@ impl Cluster {
         match origin {
             MemberIndex::SELF => self.is_asking(link),
             origin if link.member() == Some(origin) => true,
-            origin => {
-                let relay = self.peers.get(&origin).and_then(|peer| peer.relay);
-                relay.is_some_and(|(id, _)| id == link.id) && !self.must_ask_first(origin, to)
-            }
+            origin => self.is_relay(link.id, origin) && !self.must_ask_first(origin, to),
         }
+    }
+
+    /// Whether a member's stream is to come over this link from another one.
+    fn is_relay(&self, id: LinkId, origin: MemberIndex) -> bool {
+        let relay = self.peers.get(&origin).and_then(|peer| peer.relay);
+        relay.is_some_and(|(relay, _)| relay == id)
     }
 
     /// Whether what the peer holds of our own shards may be later than what we have.
