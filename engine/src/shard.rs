@@ -241,13 +241,14 @@ impl Moving {
         Moving { slope: 0.0, moment: Micros(0), moment_error: Micros::NEVER, precision_units }
     }
 
-    /// Where on the line to read it: it is followed up to `horizon` at most, but never back before its own moment, or before
-    /// now if that is still to come.
+    /// Where on the line to read it: it is followed up to `horizon` at most (zero: its owner was never heard of), but never back
+    /// before its own moment, or before now if that is still to come.
     fn until(&self, now: Micros, horizon: Micros) -> Micros {
         // A moment before our clock's zero has wrapped round, so it is compared as a signed number.
         let signed = |moment: Micros| moment.0 as i64;
         let earliest = signed(self.moment).min(signed(now));
-        Micros(signed(now.min(horizon)).max(earliest) as u64)
+        let latest = if horizon == Micros(0) { earliest } else { signed(now.min(horizon)) };
+        Micros(latest.max(earliest) as u64)
     }
 
     /// The line's value there.
@@ -443,7 +444,8 @@ mod tests {
     #[test]
     fn a_line_of_a_member_never_heard_of_is_not_drawn_back_to_the_clocks_zero() {
         let (horizons, now) = (Horizons::default(), Micros::from_secs(100));
-        for ahead in [-5_000i64, 0, 5_000] {
+        // The last but one is before the clock's zero.
+        for ahead in [-5_000i64, 0, 5_000, -200_000_000, -99_000_000] {
             let moving = Moving {
                 slope: Value::ONE.units() as f64,
                 moment: Micros((now.0 as i64 + ahead) as u64),
