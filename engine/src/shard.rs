@@ -73,6 +73,13 @@ impl Horizons {
         self.note_oldest();
     }
 
+    /// There are no members any more; the next ones have the same indices.
+    pub(crate) fn clear(&self) {
+        self.follow_until.iter().for_each(|until| until.store(0, Ordering::Relaxed));
+        self.as_of.iter().for_each(|as_of| as_of.store(NOBODY, Ordering::Relaxed));
+        self.note_oldest();
+    }
+
     /// The link to it has broken: its lines are followed no further than this.
     pub(crate) fn follow_at_most(&self, member: MemberIndex, until: Micros) {
         self.follow_until[usize::from(member.0)].fetch_min(until.0, Ordering::Relaxed);
@@ -466,6 +473,17 @@ mod tests {
             assert_eq!(shard.estimate(now, &horizons), Value::from_integer(expected), "{ahead}");
             assert_eq!(shard.drawn(now, &horizons).0, Value::from_integer(expected), "{ahead}");
         }
+    }
+
+    #[test]
+    fn members_after_a_reset_inherit_nothing_of_those_before() {
+        let (horizons, member) = (Horizons::default(), MemberIndex(1));
+        horizons.add(member);
+        horizons.follow(member, Micros::from_secs(9));
+        horizons.set_as_of(member, Micros::from_secs(8));
+        horizons.clear();
+        assert_eq!((horizons.of(member), horizons.as_of(member)), (Micros(0), None));
+        assert_eq!(horizons.moment_known(Micros::from_secs(9)), Some(Micros::from_secs(9)), "alone");
     }
 
     #[test]

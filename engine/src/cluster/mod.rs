@@ -674,8 +674,7 @@ impl Cluster {
     fn reset(&mut self, hard: bool) -> TaskResult {
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         links.into_iter().for_each(|id| self.close(id, "CLUSTER RESET"));
-        let peers: Vec<MemberIndex> = self.peers.keys().copied().collect();
-        peers.into_iter().for_each(|member| self.node.keyspace.horizons.remove(member));
+        self.node.keyspace.horizons.clear();
         self.peers.clear();
         self.node.keyspace.dirty.set_on(false);
         self.node.flush();
