@@ -113,7 +113,7 @@ impl Ledger {
     fn note_line(&mut self, id: NodeId, survivors: &[Survivor]) {
         let slack = survivors.iter().filter_map(|survivor| survivor.state.slacks.get(&id)).max();
         if let (Some(slack), Some(author)) = (slack, self.authors.get_mut(&id)) {
-            author.spread = author.spread.widened(slack.units());
+            author.note_slack(slack.units());
         }
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Author {
     pub(crate) history: Vec<(Micros, i128)>,
     /// What crashes may have changed: the truth is `counted` plus something in this range.
     pub(crate) spread: Range,
+    /// How far off its line may be that is taken over in the end: part of the spread.
+    pub(crate) slack: i128,
     /// At its last crash: `counted`, and the number of the latest state that survived.
     pub(crate) last_crash: Option<(i128, Seq)>,
     /// What each of its crashes may have lost.
@@ -57,6 +59,12 @@ impl Author {
     /// The truth now.
     pub(crate) fn now(&self) -> Range {
         Range::exactly(self.counted) + self.spread
+    }
+
+    /// What is taken over of it may be so far off.
+    pub(crate) fn note_slack(&mut self, slack: i128) {
+        self.spread = self.spread.widened((slack - self.slack).max(0));
+        self.slack = self.slack.max(slack);
     }
 
     /// What it has counted since its last crash; nothing if there was none.

@@ -147,7 +147,17 @@ impl Oracle {
         self.check_epoch(place, counter);
         self.check_seqs(place, counter, state);
         self.note_disappearance(place, counter, state);
+        self.note_late_lines(place, counter, state);
         self.check_own(place, counter, state);
+    }
+
+    /// A removed node that has not heard of it goes on publishing, to some who have not either: such a line may be taken over.
+    fn note_late_lines(&mut self, place: Place, counter: CounterId, state: &CounterState) {
+        for (&id, slack) in state.slacks.iter().filter(|(id, _)| self.forgotten.contains(id)) {
+            if let Some(ledger) = self.ledgers.get_mut(&(place.epoch, counter)) {
+                ledger.author(id).note_slack(slack.units());
+            }
+        }
     }
 
     /// A node never goes back behind a DEBUG RESET.
