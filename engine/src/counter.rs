@@ -469,19 +469,14 @@ impl Counter {
         own.seq = own.seq.max(stream.head);
         let full = self.make_full();
         // What was counted since the start is in no copy that a peer may still hand back, so it is not seen in one.
-        let unpublished = full.since_start.as_ref().filter(|since| since.base.seq == full.seq);
-        let (left, apart) = (full.generation, unpublished.map_or(0, |since| since.beyond(0)));
+        let unpublished = full.since_start.as_deref().filter(|since| since.base.seq == full.seq);
+        let (apart, counted) = unpublished.map_or((0, 0), |since| (since.beyond(0), since.all()));
+        let left = full.generation;
         own.value = Value::saturating_from_units(own.value.units().saturating_sub(apart));
         let before = full.record.take().unwrap_or_default();
         let peers = full.peers.iter().map(|peer| peer.stated(before.generation, now, horizons));
         let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));
         full.record = Some(before);
-        let counted = match &full.since_start {
-            Some(since) if since.base.seq == full.seq => {
-                since.beyond(0) + since.seen.map_or(0, |(_, seen)| seen)
-            }
-            Some(_) | None => 0,
-        };
         self.learn(record, stream.acknowledged);
         self.make_full().is_restated = true;
         self.see_all_counted_since_start(left, counted);

@@ -37,6 +37,11 @@ impl SinceStart {
         self.unseen().saturating_add(counted_in(later))
     }
 
+    /// Counted in this and those earlier incarnations.
+    pub(super) fn all(&self) -> i128 {
+        self.counted.saturating_add(counted_in(&self.earlier))
+    }
+
     /// Counted since this start, less all that the SET in force has seen.
     pub(crate) fn unseen(&self) -> i128 {
         self.counted - self.seen.map_or(0, |(_, seen)| seen)
