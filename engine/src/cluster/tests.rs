@@ -316,6 +316,25 @@ fn a_steady_stream_is_followed_and_ends_exactly() {
 }
 
 #[test]
+fn a_node_that_falls_quiet_says_soon_what_its_counters_are() {
+    let mut world = World::joined(2);
+    let busy = |world: &mut World| {
+        for _ in 0..7 {
+            world.ask(0, "INCR b");
+            world.run(Micros::from_millis(100));
+        }
+    };
+    world.ask(0, "PRECISION a 1000");
+    world.ask(0, "INCRBY a 10");
+    busy(&mut world);
+    world.ask(0, "INCRBY a 1");
+    busy(&mut world);
+    assert_eq!(world.ask(1, "GET a"), "10", "while others are counted, within the precision is enough");
+    world.run(Micros::from_millis(600));
+    assert_eq!(world.ask(1, "GET a"), "11");
+}
+
+#[test]
 fn deleted_counters_are_gone_everywhere() {
     let mut world = World::joined(3);
     world.ask(0, "INCRBY a 5");
