@@ -27,8 +27,7 @@ impl Full {
             let peer = self.peer(member);
             let counted = peer.map_or(0, |peer| {
                 let stated = peer.stated(self.record_generation(), moment, horizons);
-                let voided = peer.voided();
-                self.record().map_or(stated.value.units(), |record| record.counts_beside(&stated, voided))
+                self.record().map_or(stated.value.units(), |record| record.counts(&stated))
             });
             let truth = trail.peer_at(member, moment, peer, &view)?;
             bound = bound.saturating_add(truth.distance(counted));
@@ -93,12 +92,15 @@ impl Full {
     ) -> impl Iterator<Item = i128> {
         let record = self.record.as_deref();
         let generation = record.map_or(Generation::ZERO, |record| record.generation);
+        let counts = move |shard: Stated| match record {
+            None => shard.value.units(),
+            Some(record) => record.counts(&shard),
+        };
         let peers = self.peers.iter().map(move |peer| {
-            let shard = match horizons {
+            counts(match horizons {
                 Some(horizons) => peer.stated(generation, now, horizons),
                 None => peer.as_published(generation),
-            };
-            record.map_or(shard.value.units(), |record| record.counts_beside(&shard, peer.voided()))
+            })
         });
         std::iter::once(record.map_or(0, |record| record.value.units()))
             .chain(std::iter::once(own.value.units()))
