@@ -408,6 +408,8 @@ impl DiskThread {
             self.journal.stop();
             self.batch.clear();
         }
+        // Whoever is answered that it is saved may write from then on.
+        self.tell();
     }
 
     fn snapshot_if_due(&mut self) {
