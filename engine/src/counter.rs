@@ -16,7 +16,7 @@ mod recovery;
 use crate::generation::{Observed, Record, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
-use crate::shard::{Excursion, Horizons, Merged, PeerShard};
+use crate::shard::{Basis, Excursion, Horizons, Merged, PeerShard};
 use crate::state::State;
 use crate::takeover::{Inheritance, Inherited};
 use crate::text::is_same_text;
@@ -348,15 +348,24 @@ impl Counter {
                     generation,
                     record: record.map(Box::new),
                     record_seq,
-                    subtracted,
                     inheritance,
                     is_restated: is_unpublished,
                     since_start: since_start.map(|earlier| {
                         let counted = recovery::counted_in(&earlier);
                         let value = Value::saturating_from_units(own.units().saturating_sub(counted));
                         let base = Stated { member: MemberIndex::SELF, generation, seq, value };
-                        Box::new(SinceStart { earlier, subtractions, base, ..SinceStart::default() })
+                        let base_subtracted = subtracted.clone();
+                        let former = subtractions;
+                        Box::new(SinceStart {
+                            earlier,
+                            subtractions,
+                            former,
+                            base,
+                            base_subtracted,
+                            ..SinceStart::default()
+                        })
                     }),
+                    subtracted,
                     peers,
                     ..Full::default()
                 };
@@ -501,11 +510,13 @@ impl Counter {
             full.subtracted.forget_before(full.generation);
         }
         let inherited = full.inheritance.restate(&record);
-        let amount =
-            full.subtracted.amount_for(record.observed_of(MemberIndex::SELF), full.generation) - inherited;
+        let seen = record.observed_of(MemberIndex::SELF);
+        let amount = full.amount_for(seen) - inherited;
         let is_counted = full.seq != Seq::ZERO || own != 0 || !full.subtracted.is_empty();
         if is_counted {
-            full.subtracted.note(full.generation, amount);
+            // After a crash the SET may have observed it in a generation that is not known here any more.
+            let left = seen.map_or(full.generation, |seen| seen.generation.max(full.generation));
+            full.subtracted.note(left, amount);
         }
         if full.seq == Seq::ZERO {
             full.subtracted.collapse();
@@ -547,9 +558,10 @@ impl Counter {
         let generation = full.record_generation();
         let stated = shard.stated(generation, now, horizons);
         // Nobody else will restate it.
-        let voided = shard.voided();
+        let none = Subtractions::default();
+        let subtracted = shard.subtracted().unwrap_or(&none);
         let counts =
-            full.record().map_or(stated.value.units(), |record| record.counts_beside(&stated, voided));
+            full.record().map_or(stated.value.units(), |record| record.counts_beside(&stated, subtracted));
         full.inheritance.add(Inherited { departed: stated, counts, told: Seq::ZERO });
         if let Some(trail) = &mut full.trail {
             trail.shift_own(counts);
@@ -562,9 +574,8 @@ impl Counter {
     }
 
     /// Joins what is known of a peer's shard with what has come.
-    pub(crate) fn merge(&mut self, shard: PeerShard, generation: Generation, now: Micros) -> Merged {
-        let record = self.generation();
-        self.make_full().merge(shard, generation, record, now)
+    pub(crate) fn merge(&mut self, shard: PeerShard, basis: Basis) -> Merged {
+        self.make_full().merge(shard, basis)
     }
 
     /// The same, and remembers the line that is replaced for those who ask what it said. Its owner has vouched for it up to
@@ -572,7 +583,7 @@ impl Counter {
     pub(crate) fn merge_remembering(
         &mut self,
         shard: PeerShard,
-        generation: Generation,
+        basis: Basis,
         (now, vouched): (Micros, Micros),
         horizons: &Horizons,
     ) -> Merged {
@@ -581,8 +592,8 @@ impl Counter {
         let is_resting = |shard: &PeerShard| shard.moving().is_none();
         let says_the_same = before.as_ref().is_some_and(|before| {
             is_resting(before) && is_resting(&shard) && before.value() == shard.value()
-        }) && generation == self.generation();
-        let merged = self.merge(shard, generation, now);
+        }) && basis.generation == self.generation();
+        let merged = self.merge(shard, basis);
         if merged == Merged::Advanced && !says_the_same {
             let full = self.make_full();
             let view = View { record: full.record.as_deref(), horizons };

@@ -17,7 +17,6 @@
 //! and the simulator checks the real thing).
 
 use crate::ids::{Generation, MemberIndex, Seq};
-use crate::shard::Voided;
 use crate::value::Value;
 
 /// What a SET's author knew of one shard.
@@ -101,23 +100,19 @@ impl Record {
         }
     }
 
-    /// The same of a shard that is stated relative to another SET, if it is known what that had observed of it.
-    pub(crate) fn counts_beside(&self, shard: &Stated, voided: Option<Voided>) -> i128 {
-        match voided {
-            Some(_) if self.is_counted(shard) => self.leaves(shard, voided),
-            Some(_) | None => self.counts(shard),
+    /// The same of a shard that is stated relative to another SET, if it is known what its owner had `subtracted`.
+    pub(crate) fn counts_beside(&self, shard: &Stated, subtracted: &Subtractions) -> i128 {
+        if subtracted.is_empty() || !self.is_counted(shard) {
+            return self.counts(shard);
         }
+        self.leaves(shard, subtracted)
     }
 
     /// What restating leaves of an own shard in units of 10^-17: less than nothing, as long as its owner lacks a part of what was
-    /// observed. `voided`: what it has left out already.
-    pub(crate) fn leaves(&self, own: &Stated, voided: Option<Voided>) -> i128 {
+    /// observed.
+    pub(crate) fn leaves(&self, own: &Stated, subtracted: &Subtractions) -> i128 {
         if own.generation == self.generation {
             return own.value.units();
-        }
-        let mut subtracted = Subtractions::default();
-        if let Some(Voided { left, value }) = voided {
-            subtracted.note(left, value.units());
         }
         own.value.units() - subtracted.amount_for(self.observed_of(own.member), own.generation)
     }
@@ -129,22 +124,41 @@ fn is_ours_now(before: &Observed, now: &Observed) -> bool {
     now.member == MemberIndex::SELF && now.seq >= before.seq
 }
 
+/// Most subtractions that an owner remembers of one shard: more SETs than follow each other while a member is away.
+pub(crate) const MAX_SUBTRACTIONS: usize = 65_536;
+
+/// Most of them that others keep of it, for the case that its owner loses them in a crash.
+pub(crate) const MAX_KEPT: usize = 64;
+
 /// What an owner has subtracted from its shard, oldest first: (the generation that it left, the amount).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Subtractions(pub(crate) Vec<(Generation, i128)>);
 
 impl Subtractions {
+    /// What the owner of a shard subtracts on learning of this record, if it has subtracted nothing before.
+    pub(crate) fn by(record: &Record, member: MemberIndex) -> Subtractions {
+        let seen = record.observed_of(member);
+        Subtractions(seen.map(|seen| (seen.generation, seen.value.units())).into_iter().collect())
+    }
+
     /// The amount to subtract on learning of a record that observed this of the own shard, which is in generation `own` now.
     ///
     /// What was observed in a generation before all that is remembered says nothing: every member has known a later state
     /// since (see `forget_before`), or the counter has been removed and begun anew.
     pub(crate) fn amount_for(&self, seen: Option<&Observed>, own: Generation) -> i128 {
+        self.amount_with(seen, own, self.0.len())
+    }
+
+    /// The same if it is known that nothing of the subtractions from number `unseen` on had been observed, whatever generation
+    /// they left: a node that has lost its counters in a crash may SET a lower one than before.
+    pub(crate) fn amount_with(&self, seen: Option<&Observed>, own: Generation, unseen: usize) -> i128 {
         let oldest = self.0.first().map_or(own, |(left, _)| *left);
         match seen.filter(|seen| seen.generation >= oldest) {
             None => -self.0.iter().map(|(_, amount)| amount).sum::<i128>(),
             Some(seen) => {
-                let since = self.0.iter().filter(|(left, _)| *left >= seen.generation);
-                seen.value.units() - since.map(|(_, amount)| amount).sum::<i128>()
+                let numbered = self.0.iter().enumerate();
+                let since = numbered.filter(|(n, (left, _))| *left >= seen.generation || *n >= unseen);
+                seen.value.units() - since.map(|(_, (_, amount))| amount).sum::<i128>()
             }
         }
     }
@@ -152,6 +166,36 @@ impl Subtractions {
     /// Notes a subtraction.
     pub(crate) fn note(&mut self, left: Generation, amount: i128) {
         self.0.push((left, amount));
+        if self.0.len() > MAX_SUBTRACTIONS {
+            self.thin_out(MAX_SUBTRACTIONS);
+        }
+    }
+
+    /// What others keep of them.
+    pub(crate) fn for_others(&self) -> Subtractions {
+        let mut kept = self.clone();
+        kept.thin_out(MAX_KEPT);
+        kept
+    }
+
+    /// Makes one of as many in the middle as there are too many: who is cut off has observed what was before the oldest, who is
+    /// not, what was before the newest.
+    fn thin_out(&mut self, max: usize) {
+        let excess = self.0.len().saturating_sub(max);
+        if excess > 0 {
+            let middle = max / 2;
+            let sum = self.0.drain(middle..middle + excess).map(|(_, amount)| amount).sum();
+            let before = &mut self.0[middle - 1].1;
+            *before = before.saturating_add(sum);
+        }
+    }
+
+    /// What is known of the same subtractions from somebody else, from some generation on, replaces what is known here.
+    pub(crate) fn take(&mut self, known: Subtractions) {
+        if let Some((first, _)) = known.0.first() {
+            self.0.retain(|(left, _)| left < first);
+            known.0.into_iter().for_each(|(left, amount)| self.note(left, amount));
+        }
     }
 
     /// Forgets what no SET can ask back any more: every member knows `known` or a higher generation.
@@ -180,5 +224,32 @@ impl Subtractions {
             [(Generation::ZERO, amount)] => Some(*amount),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_subtractions_those_in_the_middle_become_one() {
+        let mut subtracted = Subtractions::default();
+        let generation = |time| Generation { time, ..Generation::ZERO };
+        (1..=100).for_each(|time| subtracted.note(generation(time), i128::from(time)));
+        let kept = subtracted.for_others();
+        assert_eq!(kept.0.len(), MAX_KEPT);
+        let amount = |subtracted: &Subtractions, time| {
+            let seen = Observed {
+                member: MemberIndex::SELF,
+                generation: generation(time),
+                seq: Seq::ZERO,
+                value: Value::ZERO,
+            };
+            subtracted.amount_for(Some(&seen), generation(101))
+        };
+        for time in (1..=32).chain(69..=100) {
+            assert_eq!(amount(&kept, time), amount(&subtracted, time), "observed in {time}");
+        }
+        assert_eq!(kept.amount_for(None, generation(101)), -5_050);
     }
 }

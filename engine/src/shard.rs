@@ -3,7 +3,7 @@
 //! A resting shard is a value and its seq. A moving one also has a line; it is followed until the owner has been silent
 //! for a few heartbeats (its *horizon*) and stands still from there.
 
-use crate::generation::{Record, Stated};
+use crate::generation::{Record, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Line;
 use crate::takeover::TakenOver;
@@ -197,35 +197,33 @@ pub(crate) struct PeerShard {
     seq: Seq,
     /// Exact at the line's moment.
     value: Value,
-    /// Its generation, if it is not that of the counter's record.
-    older: Option<Box<Older>>,
+    /// `None`: it is stated in the generation of the counter's record, and only that SET has been subtracted from it.
+    basis: Option<Box<Basis>>,
     /// `None`: it rests, and `value` is exact.
     moving: Option<Box<Moving>>,
     /// Shards of departed members that are part of it.
     taken_over: Option<Box<[TakenOver]>>,
 }
 
-/// The generation that a shard is stated in, while its owner has not restated it.
-#[derive(Clone, Copy, Debug)]
-struct Older {
-    generation: Generation,
-    voided: Option<Voided>,
+/// What a shard is stated relative to: the generation, and what its owner had subtracted when it published it (empty: it is not
+/// known). After a crash without a disk nobody else would know.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Basis {
+    pub(crate) generation: Generation,
+    pub(crate) subtracted: Subtractions,
 }
 
-/// What the SET had observed that a shard is stated relative to. Its owner knows; after a crash without a disk, nobody else
-/// would once another SET is in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Voided {
-    /// The generation in which it was observed.
-    pub(crate) left: Generation,
-    pub(crate) value: Value,
+impl Basis {
+    /// Of a shard that is stated in the generation of this record, if its owner had subtracted nothing before.
+    pub(crate) fn of(record: &Record, member: MemberIndex) -> Basis {
+        Basis { generation: record.generation, subtracted: Subtractions::by(record, member) }
+    }
 }
 
-impl Voided {
-    /// By the SET of that record.
-    pub(crate) fn by(record: &Record, member: MemberIndex) -> Option<Voided> {
-        let seen = record.observed_of(member)?;
-        Some(Voided { left: seen.generation, value: seen.value })
+impl From<Generation> for Basis {
+    /// It is not known what was subtracted.
+    fn from(generation: Generation) -> Basis {
+        Basis { generation, subtracted: Subtractions::default() }
     }
 }
 
@@ -281,7 +279,7 @@ impl PeerShard {
             excursion: Excursion::NONE,
             seq,
             value,
-            older: None,
+            basis: None,
             moving,
             taken_over,
         }
@@ -330,35 +328,35 @@ impl PeerShard {
 
     /// The generation that it is stated in, given that of the counter's record.
     pub(crate) fn generation(&self, record: Generation) -> Generation {
-        self.older.as_ref().map_or(record, |older| older.generation)
+        self.basis.as_ref().map_or(record, |basis| basis.generation)
     }
 
-    pub(crate) fn set_generation(&mut self, generation: Generation, record: Generation) {
-        let voided = self.voided();
-        self.older = (generation != record).then(|| Box::new(Older { generation, voided }));
-    }
-
-    /// Something is known of what the SET had observed that it is relative to.
-    pub(crate) fn relative_to(mut self, voided: Option<Voided>) -> PeerShard {
-        if voided.is_some() {
-            self.older = Some(Box::new(Older { generation: Generation::ZERO, voided }));
-        }
-        self
-    }
-
-    /// The counter has another record now: what was its generation has to be written down, and what its SET had observed.
-    pub(crate) fn note_new_record(&mut self, before: Option<&Record>, now: Generation) {
-        let generation = self.generation(before.map_or(Generation::ZERO, |record| record.generation));
-        let voided = match &self.older {
-            Some(older) => older.voided,
-            None => before.and_then(|record| Voided::by(record, self.member)),
+    /// What it is stated relative to, beside the counter's record.
+    pub(crate) fn base_on(&mut self, basis: Basis, record: Option<&Record>) {
+        let Basis { generation, subtracted } = &basis;
+        let is_plain = match record {
+            None => generation.is_zero(),
+            Some(record) => {
+                *generation == record.generation
+                    && (subtracted.is_empty() || *subtracted == Subtractions::by(record, self.member))
+            }
         };
-        self.older = (generation != now).then(|| Box::new(Older { generation, voided }));
+        self.basis = (!is_plain).then(|| Box::new(basis));
     }
 
-    /// What the SET had observed that it is stated relative to, if that is not the counter's record.
-    pub(crate) fn voided(&self) -> Option<Voided> {
-        self.older.as_ref()?.voided
+    /// The counter has another record now: what followed from the one before has to be written down.
+    pub(crate) fn note_new_record(&mut self, before: Option<&Record>, now: &Record) {
+        let basis = match (self.basis.take(), before) {
+            (Some(basis), _) => *basis,
+            (None, Some(before)) => Basis::of(before, self.member),
+            (None, None) => Basis::default(),
+        };
+        self.base_on(basis, Some(now));
+    }
+
+    /// What its owner had subtracted from it, unless that follows from the counter's record, or is not known.
+    pub(crate) fn subtracted(&self) -> Option<&Subtractions> {
+        self.basis.as_ref().map(|basis| &basis.subtracted).filter(|subtracted| !subtracted.is_empty())
     }
 
     /// Its value at this moment, rounded to the decimals that it uses.
@@ -410,21 +408,20 @@ impl PeerShard {
 
     /// Joins it with what has come. Commutative, associative and idempotent: the later seq stands; of one
     /// seq, the copy that knows its line.
-    pub(crate) fn merge(
-        &mut self,
-        mut shard: PeerShard,
-        generation: Generation,
-        record: Generation,
-        _now: Micros,
-    ) -> Merged {
+    pub(crate) fn merge(&mut self, mut shard: PeerShard, basis: Basis, record: Option<&Record>) -> Merged {
         match shard.seq.cmp(&self.seq) {
             std::cmp::Ordering::Less => Merged::Stale,
             std::cmp::Ordering::Equal if !self.is_unanchored() || shard.is_unanchored() => Merged::Duplicate,
             std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => {
-                if shard.older.is_none() && self.generation(record) == generation {
-                    shard = shard.relative_to(self.voided());
+                let in_force = record.map_or(Generation::ZERO, |record| record.generation);
+                let mut basis = basis;
+                if basis.subtracted.is_empty()
+                    && self.generation(in_force) == basis.generation
+                    && let Some(known) = self.subtracted()
+                {
+                    basis.subtracted = known.clone();
                 }
-                shard.set_generation(generation, record);
+                shard.base_on(basis, record);
                 shard.decimals = shard.decimals.max(self.decimals);
                 *self = shard;
                 Merged::Advanced

@@ -21,13 +21,14 @@
 //!
 //! | field of a peer's shard | type | when |
 //! |---|---|---|
-//! | flags | u8 | 1 moving, 2 older generation, 4 taken over |
+//! | flags | u8 | 1 moving, 2 older generation, 4 taken over, 8 subtracted |
 //! | node | unsigned | number of the owner in the table of nodes (`facts`) |
 //! | decimals | u8 | |
 //! | value | value | where its line stood at the time of writing |
 //! | seq | seq | |
 //! | precision | signed units | moving: how far the truth was from the line |
 //! | generation | generation | older |
+//! | subtracted | count, then each: generation, signed units | subtracted: what its owner had, if that does not follow from the record |
 //! | taken over | count, then each: node, seq | taken over: shards of departed members that are part of it |
 //!
 //! Example: a counter that has only ever been incremented, to 42: `01 00 00 54`.
@@ -39,10 +40,10 @@
 
 use crate::cluster::wire::{DecodeError, Decoded, Put, Reader};
 use crate::counter::Counter;
-use crate::generation::{Observed, Record, Stated, Subtractions};
+use crate::generation::{MAX_SUBTRACTIONS, Observed, Record, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::precision::Precision;
-use crate::shard::{Horizons, MAX_MEMBERS, Moving, PeerShard};
+use crate::shard::{Basis, Horizons, MAX_MEMBERS, Moving, PeerShard};
 use crate::takeover::{Inheritance, Inherited, TakenOver};
 use crate::time::Micros;
 use crate::value::Value;
@@ -78,11 +79,9 @@ mod peer_flag {
     pub(super) const MOVING: u8 = 1;
     pub(super) const OLDER: u8 = 2;
     pub(super) const TAKEN_OVER: u8 = 4;
-    pub(super) const ALL: u8 = 7;
+    pub(super) const SUBTRACTED: u8 = 8;
+    pub(super) const ALL: u8 = 15;
 }
-
-/// Most subtractions in one state: more SETs than any partition sees between two acknowledgements.
-const MAX_SUBTRACTIONS: usize = 65_536;
 
 /// Most starts in a row that crashed before they had published.
 const MAX_STARTS: usize = 65_536;
@@ -190,13 +189,7 @@ pub(crate) fn encode(
     if own_generation != generation {
         out.put_generation(own_generation);
     }
-    if flags & flag::SUBTRACTED != 0 {
-        out.put_unsigned(subtracted.0.len() as u128);
-        for (left, units) in &subtracted.0 {
-            out.put_generation(*left);
-            out.put_signed(*units);
-        }
-    }
+    put_subtractions(&subtracted, out);
     let Some(full) = full else { return };
     put_inheritance(full.inheritance(), numbers, out);
     if let Some(since) = full.since_start() {
@@ -249,12 +242,25 @@ fn put_inheritance(inheritance: &Inheritance, numbers: &mut impl Number, out: &m
     }
 }
 
+/// Nothing at all if there is nothing.
+fn put_subtractions(subtracted: &Subtractions, out: &mut Vec<u8>) {
+    if subtracted.is_empty() {
+        return;
+    }
+    out.put_unsigned(subtracted.0.len() as u128);
+    for (left, units) in &subtracted.0 {
+        out.put_generation(*left);
+        out.put_signed(*units);
+    }
+}
+
 fn put_peer(peer: &PeerShard, record: Generation, at: At<'_>, numbers: &mut impl Number, out: &mut Vec<u8>) {
     let generation = peer.generation(record);
     let moving = peer.moving().map_or(0, |_| peer_flag::MOVING);
     let older = if generation == record { 0 } else { peer_flag::OLDER };
     let taken_over = if peer.taken_over().is_empty() { 0 } else { peer_flag::TAKEN_OVER };
-    out.put_u8(moving | older | taken_over);
+    let subtracted = peer.subtracted().map_or(0, |_| peer_flag::SUBTRACTED);
+    out.put_u8(moving | older | taken_over | subtracted);
     let number = numbers.number(peer.member()).expect("an index has its id while a shard has the index");
     out.put_unsigned(number.into());
     out.put_u8(peer.decimals());
@@ -265,6 +271,9 @@ fn put_peer(peer: &PeerShard, record: Generation, at: At<'_>, numbers: &mut impl
     }
     if generation != record {
         out.put_generation(generation);
+    }
+    if let Some(subtracted) = peer.subtracted() {
+        put_subtractions(subtracted, out);
     }
     if !peer.taken_over().is_empty() {
         let known: Vec<(u16, Seq)> = (peer.taken_over().iter())
@@ -313,15 +322,11 @@ pub(crate) fn decode(bytes: &[u8], members: &impl Member) -> Decoded<State> {
         state.generation = generation;
         state.record = Some(Record { generation, value, is_deletion: has(flag::DELETION), observed });
     }
-    let record_generation = state.generation;
     if has(flag::GENERATION) {
         state.generation = reader.generation("own generation")?;
     }
     if has(flag::SUBTRACTED) {
-        for _ in 0..read_count(&mut reader, MAX_SUBTRACTIONS, "subtractions")? {
-            let left = reader.generation("subtraction")?;
-            state.subtracted.note(left, reader.signed("subtraction")?);
-        }
+        state.subtracted = read_subtractions(&mut reader)?;
     }
     if has(flag::INHERITED) {
         state.inheritance = read_inheritance(&mut reader, members)?;
@@ -336,7 +341,7 @@ pub(crate) fn decode(bytes: &[u8], members: &impl Member) -> Decoded<State> {
     }
     if has(flag::PEERS) {
         for _ in 0..read_count(&mut reader, MAX_MEMBERS, "peers' shards")? {
-            state.peers.push(read_peer(&mut reader, record_generation, members)?);
+            state.peers.push(read_peer(&mut reader, state.record.as_ref(), members)?);
         }
     }
     state.is_unpublished = has(flag::UNPUBLISHED);
@@ -380,7 +385,16 @@ fn read_observed(reader: &mut Reader<'_>, members: &impl Member) -> Decoded<Vec<
     Ok(observed)
 }
 
-fn read_peer(reader: &mut Reader<'_>, record: Generation, members: &impl Member) -> Decoded<PeerShard> {
+fn read_subtractions(reader: &mut Reader<'_>) -> Decoded<Subtractions> {
+    let mut subtracted = Subtractions::default();
+    for _ in 0..read_count(reader, MAX_SUBTRACTIONS, "subtractions")? {
+        let left = reader.generation("subtraction")?;
+        subtracted.note(left, reader.signed("subtraction")?);
+    }
+    Ok(subtracted)
+}
+
+fn read_peer(reader: &mut Reader<'_>, record: Option<&Record>, members: &impl Member) -> Decoded<PeerShard> {
     let flags = reader.u8("flags of a peer's shard")?;
     if flags & !peer_flag::ALL != 0 {
         return Err(DecodeError { what: NEWER });
@@ -393,9 +407,13 @@ fn read_peer(reader: &mut Reader<'_>, record: Generation, members: &impl Member)
         _ => Some(Moving::unanchored(reader.signed("precision of a peer's shard")?)),
     };
     let generation = match flags & peer_flag::OLDER {
-        0 => record,
+        0 => record.map_or(Generation::ZERO, |record| record.generation),
         _ => reader.generation("generation of a peer's shard")?,
     };
+    let mut basis = Basis::from(generation);
+    if flags & peer_flag::SUBTRACTED != 0 {
+        basis.subtracted = read_subtractions(reader)?;
+    }
     let mut taken_over = Vec::new();
     if flags & peer_flag::TAKEN_OVER != 0 {
         for _ in 0..read_count(reader, MAX_MEMBERS, "taken over")? {
@@ -404,7 +422,7 @@ fn read_peer(reader: &mut Reader<'_>, record: Generation, members: &impl Member)
         }
     }
     let mut peer = PeerShard::new(member, seq, value, decimals, moving, taken_over);
-    peer.set_generation(generation, record);
+    peer.base_on(basis, record);
     Ok(peer)
 }
 
@@ -506,13 +524,16 @@ mod tests {
             own in value(), more in 0u8..3, precision in option::of(0u32..1_000), seq in seq(),
             own_generation in option::of(generation()), record in option::of(record()), record_seq in seq(),
             is_unpublished: bool, subtracted in vec((generation(), any::<i128>()), 0..3),
-            since_start in option::of(vec((any::<u32>(), any::<i128>()), 0..3)), inherited in vec(inherited(), 0..3), peers in vec((peer(), option::of(generation())), 0..4),
+            since_start in option::of(vec((any::<u32>(), any::<i128>()), 0..3)), inherited in vec(inherited(), 0..3), peers in vec((peer(), option::of(generation()), vec((generation(), any::<i128>()), 0..3)), 0..4),
         ) -> State {
             let record_generation = record.as_ref().map_or(Generation::ZERO, |record| record.generation);
-            let peers = peers.into_iter().map(|(mut peer, older)| {
-                peer.set_generation(older.unwrap_or(record_generation), record_generation);
-                peer
-            });
+            let mut peers = peers;
+            for (peer, older, subtracted) in &mut peers {
+                let subtracted = Subtractions(std::mem::take(subtracted));
+                let generation = older.unwrap_or(record_generation);
+                peer.base_on(Basis { generation, subtracted }, record.as_ref());
+            }
+            let peers = peers.into_iter().map(|(peer, _, _)| peer);
             State {
                 own,
                 decimals: (own.decimals() + more).min(Value::DECIMALS),
@@ -580,10 +601,21 @@ mod tests {
             value: parse("3"),
         }];
         let mut resting = PeerShard::new(MemberIndex(2), seq_of(9, 5), parse("0.1"), 1, None, Vec::new());
-        resting.set_generation(older, generation);
+        let in_force = Record { generation, value: parse("0"), is_deletion: true, observed };
+        resting.base_on(older.into(), Some(&in_force));
         let taken = vec![TakenOver { member: MemberIndex(3), seq: seq_of(1, 9) }];
         let moving =
             PeerShard::new(MemberIndex(1), seq_of(1, 1), parse("10"), 0, Some(Moving::unanchored(6)), taken);
+        let mut subtracted_from =
+            PeerShard::new(MemberIndex(2), seq_of(9, 5), parse("0.1"), 1, None, Vec::new());
+        let subtracted = Subtractions(vec![(older, 7), (generation, -1)]);
+        subtracted_from.base_on(Basis { generation, subtracted }, Some(&in_force));
+        let with_subtractions = State {
+            generation,
+            record: Some(in_force.clone()),
+            peers: vec![subtracted_from],
+            ..State::default()
+        };
         let mut inheritance = Inheritance::default();
         let departed =
             Stated { member: MemberIndex(4), generation: older, seq: seq_of(2, 3), value: parse("2") };
@@ -594,7 +626,7 @@ mod tests {
             precision: None,
             seq: seq_of(4, 128),
             generation: older,
-            record: Some(Record { generation, value: parse("0"), is_deletion: true, observed }),
+            record: Some(in_force),
             record_seq: seq_of(4, 127),
             is_unpublished: true,
             subtracted: Subtractions(vec![(older, -3)]),
@@ -605,6 +637,7 @@ mod tests {
         for (state, hex) in [
             (only_counted, "01000054"),
             (was_set, "010b011d03023525ac0202000e"),
+            (with_subtractions, "01d8040000ac02020000010001010102000601080401010209050201010eac020201"),
             (
                 everything,
                 "01fc3f0002048001ac02020000047f0100010101020006010101010105010801010203000401040101030202\

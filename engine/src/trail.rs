@@ -261,7 +261,7 @@ impl Trail {
     }
 
     /// The counter has another record now.
-    pub(crate) fn note_new_record(&mut self, before: Option<&Record>, now: Generation) {
+    pub(crate) fn note_new_record(&mut self, before: Option<&Record>, now: &Record) {
         let shards = self.replaced.iter_mut().filter_map(|line| line.shard.as_mut());
         shards.for_each(|shard| shard.note_new_record(before, now));
     }

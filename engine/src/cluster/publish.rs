@@ -267,7 +267,7 @@ impl Publisher {
                 let trail = full.trail.as_deref_mut();
                 let excursion = trail.map_or(0, |trail| trail.take_excursion(own.units(), promised));
                 full.note_excursion(Some(excursion));
-                self.note_published(keyspace, handle, full, own.units(), false);
+                self.note_published(keyspace, handle, full, own.units(), false, false);
                 self.schedule(handle, full);
             }
             // Says once more what was said, without a line: from now on it is exact.
@@ -316,7 +316,7 @@ impl Publisher {
         let is_zero = counter.is_own_zero();
         let own = counter.own().units();
         let full = counter.make_full();
-        full.is_restated = false;
+        let is_restated = std::mem::take(&mut full.is_restated);
         // A shard that is restated has lost its line: where it has been beside that is not known.
         let track = full.track.take();
         let excursion = full.trail.as_deref_mut().map_or(Some(0), |trail| {
@@ -327,7 +327,7 @@ impl Publisher {
         });
         full.note_excursion(excursion);
         full.deadline = Micros::NEVER;
-        self.note_published(keyspace, handle, full, own, is_zero);
+        self.note_published(keyspace, handle, full, own, is_zero, is_restated);
         self.note_overdue(handle, None);
         if counter.is_balanced() {
             self.balanced.push(handle);
@@ -342,10 +342,12 @@ impl Publisher {
         full: &mut Full,
         own: i128,
         is_zero: bool,
+        is_restated: bool,
     ) {
-        // Others may have removed a counter that was zero, and what they knew of its SET; they are told again.
-        let is_told_again =
-            full.has_published_zero && full.record().is_none_or(|record| record.value.is_zero());
+        // Others may have removed a counter that was zero, and what they knew of its SET; they are told again. So they are what
+        // has been subtracted, if that may have changed.
+        let is_told_again = is_restated
+            || full.has_published_zero && full.record().is_none_or(|record| record.value.is_zero());
         full.has_published_zero = is_zero;
         if keyspace.is_recovering() {
             full.begin_recovery(own, 0);

@@ -13,7 +13,7 @@ use crate::counter::{Counter, KeptCopy};
 use crate::generation::{Record, Stated};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::{Cause, Handle, NoRoom};
-use crate::shard::{Merged, Moving, PeerShard, Voided};
+use crate::shard::{Basis, Merged, Moving, PeerShard};
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -246,10 +246,13 @@ impl Cluster {
                 counter.learn(record, acknowledged);
             }
             let record = update.record.as_ref().filter(|record| record.generation == generation);
-            let voided = update.voided.or_else(|| record.and_then(|record| Voided::by(record, origin)));
+            let mut basis = record.map_or(Basis::from(generation), |record| Basis::of(record, origin));
+            if !update.subtracted.is_empty() {
+                basis.subtracted = update.subtracted.clone();
+            }
             if origin == MemberIndex::SELF {
                 let copy = Stated { member: origin, generation, seq: update.seq, value: update.value };
-                let copy = KeptCopy { stated: copy, voided, decimals: update.decimals };
+                let copy = KeptCopy { stated: copy, subtracted: basis.subtracted, decimals: update.decimals };
                 let is_later = counter.recover(copy, self.life, now);
                 if let (true, true, Some(full)) = (is_later, moving.is_some(), counter.full_mut()) {
                     // Whoever has the copy draws its line on until it hears where the shard stands.
@@ -268,10 +271,10 @@ impl Cluster {
             }
             let taken = update.taken_over.clone();
             let shard = PeerShard::new(origin, update.seq, update.value, update.decimals, moving, taken);
-            let shard = shard.after(update.excursion).relative_to(voided);
+            let shard = shard.after(update.excursion);
             let merged = match vouched {
-                Some(vouched) => counter.merge_remembering(shard, generation, (now, vouched), horizons),
-                None => counter.merge(shard, generation, now),
+                Some(vouched) => counter.merge_remembering(shard, basis, (now, vouched), horizons),
+                None => counter.merge(shard, basis),
             };
             Ok(merged == Merged::Advanced)
         });

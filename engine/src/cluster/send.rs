@@ -6,10 +6,10 @@ use crate::cluster::stream::Stream;
 use crate::cluster::updates::{Era, FullCopy, Header, MovingLine, NameRef, Previous, Update};
 use crate::cluster::{Cluster, Effect, LENGTH_PREFIX, LinkId};
 use crate::counter::Counter;
-use crate::generation::Record;
+use crate::generation::{Record, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::Handle;
-use crate::shard::{Excursion, Voided};
+use crate::shard::Excursion;
 use crate::takeover::TakenOver;
 use crate::time::Micros;
 use crate::value::Value;
@@ -228,7 +228,7 @@ struct State {
     value: Value,
     decimals: u8,
     excursion: Excursion,
-    voided: Option<Voided>,
+    subtracted: Subtractions,
     /// Slope, moment, error, precision.
     moving: Option<(f32, Micros, Micros, Value)>,
     era: Era,
@@ -245,7 +245,7 @@ impl State {
             value: self.value,
             decimals: self.decimals,
             excursion: self.excursion,
-            voided: self.voided,
+            subtracted: self.subtracted.clone(),
             moving: self.moving.map(|(slope, moment, error, precision)| MovingLine {
                 slope,
                 age: stamp.0.wrapping_sub(moment.0) as i64,
@@ -288,7 +288,11 @@ fn state_of(
             value: line.anchor,
             decimals: counter.decimals().max(line.anchor.decimals()),
             excursion: full.excursion,
-            voided: None,
+            subtracted: full
+                .subtracted()
+                .filter(|_| !is_told)
+                .map(Subtractions::for_others)
+                .unwrap_or_default(),
             moving,
             era: if is_told && !generation.is_zero() { Era::AsBefore } else { era_of(generation) },
             record: record.filter(|_| !is_told).cloned(),
@@ -306,7 +310,7 @@ fn state_of(
         value: shard.value(),
         decimals: shard.decimals().max(shard.value().decimals()),
         excursion: shard.excursion(),
-        voided: shard.voided(),
+        subtracted: shard.subtracted().cloned().unwrap_or_default(),
         moving,
         era: era_of(shard.generation(record_generation)),
         record: record.cloned(),

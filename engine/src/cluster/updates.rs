@@ -20,9 +20,9 @@
 //! | name | bytes | if the name is new or literal |
 //! | incarnation | unsigned | flag: otherwise that of the update before, at first that of `to` |
 //! | n | signed | distance from the n of the update before, at first from that of `from` |
-//! | decimals | u8 | most decimals ever used; +32 if a value with fewer follows, +64 if an excursion does, +128 if what was voided |
+//! | decimals | u8 | most decimals ever used; +32 if a value with fewer follows, +64 if an excursion does, +128 if what was subtracted |
 //! | excursion | u8 | if +64: where the shard has been since the line before this, see `Excursion` |
-//! | voided | generation, value | if +128: what the SET had observed of it that it is relative to, see `Voided` |
+//! | subtracted | count, then each: generation, signed units | if +128: what SETs have subtracted from it, see `Subtractions`; not said if it follows from the SET behind it |
 //! | value | u8 if +32, signed | decimals of the number, then the number without its point |
 //! | slope | f32 | moving: units of 10^-17 per microsecond |
 //! | age | signed | moving: stamp - moment of the line, microseconds |
@@ -34,9 +34,9 @@
 
 use crate::cluster::wire::{DecodeError, Decoded, Put, Reader};
 use crate::counter::MAX_NAME_LEN;
-use crate::generation::{Observed, Record};
+use crate::generation::{MAX_KEPT, Observed, Record, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
-use crate::shard::{Excursion, MAX_MEMBERS, Voided};
+use crate::shard::{Excursion, MAX_MEMBERS};
 use crate::takeover::TakenOver;
 use crate::time::Micros;
 use crate::value::Value;
@@ -98,7 +98,8 @@ pub(crate) struct Update<'a> {
     pub(crate) value: Value,
     pub(crate) decimals: u8,
     pub(crate) excursion: Excursion,
-    pub(crate) voided: Option<Voided>,
+    /// Nothing: it follows from the record, or from what the receiver knows, or is not known.
+    pub(crate) subtracted: Subtractions,
     pub(crate) moving: Option<MovingLine>,
     pub(crate) era: Era,
     /// Members in it are the sender's indices.
@@ -234,14 +235,17 @@ impl Update<'_> {
         let has_excursion = self.excursion != Excursion::NONE;
         let excursion = if has_excursion { WITH_EXCURSION } else { 0 };
         let fewer = if used == self.decimals { 0 } else { WITH_FEWER };
-        let voided = if self.voided.is_some() { WITH_VOIDED } else { 0 };
-        frame.put_u8(self.decimals | fewer | excursion | voided);
+        let subtracted = if self.subtracted.is_empty() { 0 } else { WITH_SUBTRACTED };
+        frame.put_u8(self.decimals | fewer | excursion | subtracted);
         if has_excursion {
             frame.put_u8(self.excursion.0);
         }
-        if let Some(voided) = self.voided {
-            frame.put_generation(voided.left);
-            frame.put_value(voided.value);
+        if !self.subtracted.is_empty() {
+            frame.put_unsigned(self.subtracted.0.len() as u128);
+            for (left, amount) in &self.subtracted.0 {
+                frame.put_generation(*left);
+                frame.put_signed(*amount);
+            }
         }
         if used == self.decimals {
             let mut text = Vec::new();
@@ -259,8 +263,8 @@ const WITH_FEWER: u8 = 32;
 /// Added to the decimals if an excursion follows.
 const WITH_EXCURSION: u8 = 64;
 
-/// Added to the decimals if what was voided follows.
-const WITH_VOIDED: u8 = 128;
+/// Added to the decimals if what was subtracted follows.
+const WITH_SUBTRACTED: u8 = 128;
 
 /// Reads the next update of a frame.
 pub(crate) fn decode_update<'a>(reader: &mut Reader<'a>, previous: &mut Previous) -> Decoded<Update<'a>> {
@@ -284,7 +288,7 @@ pub(crate) fn decode_update<'a>(reader: &mut Reader<'a>, previous: &mut Previous
     let n = n.and_then(|n| u64::try_from(n).ok()).ok_or(DecodeError { what: "n" })?;
     let seq = Seq { incarnation, n };
     *previous = Previous(seq);
-    let (value, decimals, excursion, voided) = read_shard_value(reader)?;
+    let (value, decimals, excursion, subtracted) = read_shard_value(reader)?;
     let moving = match has(flag::MOVING) {
         false => None,
         true => Some(MovingLine {
@@ -301,12 +305,12 @@ pub(crate) fn decode_update<'a>(reader: &mut Reader<'a>, previous: &mut Previous
     };
     let record = if has(flag::RECORD) { Some(read_record(reader)?) } else { None };
     let taken_over = if has(flag::TAKEN_OVER) { read_taken_over(reader)? } else { Vec::new() };
-    Ok(Update { name, seq, value, decimals, excursion, voided, moving, era, record, taken_over })
+    Ok(Update { name, seq, value, decimals, excursion, subtracted, moving, era, record, taken_over })
 }
 
-fn read_shard_value(reader: &mut Reader<'_>) -> Decoded<(Value, u8, Excursion, Option<Voided>)> {
+fn read_shard_value(reader: &mut Reader<'_>) -> Decoded<(Value, u8, Excursion, Subtractions)> {
     let first = reader.u8("decimals")?;
-    let decimals = first & !(WITH_FEWER | WITH_EXCURSION | WITH_VOIDED);
+    let decimals = first & !(WITH_FEWER | WITH_EXCURSION | WITH_SUBTRACTED);
     if decimals > Value::DECIMALS {
         return Err(DecodeError { what: "decimals" });
     }
@@ -314,15 +318,22 @@ fn read_shard_value(reader: &mut Reader<'_>) -> Decoded<(Value, u8, Excursion, O
         0 => Excursion::NONE,
         _ => Excursion(reader.u8("excursion")?),
     };
-    let voided = match first & WITH_VOIDED {
-        0 => None,
-        _ => Some(Voided { left: reader.generation("voided")?, value: reader.value("voided")? }),
-    };
+    let mut subtracted = Subtractions::default();
+    if first & WITH_SUBTRACTED != 0 {
+        let count: usize = reader.number("subtractions")?;
+        if count > MAX_KEPT {
+            return Err(DecodeError { what: "subtractions" });
+        }
+        for _ in 0..count {
+            let left = reader.generation("subtraction")?;
+            subtracted.note(left, reader.signed("subtraction")?);
+        }
+    }
     let value = match first & WITH_FEWER {
         0 => reader.value_with(decimals, "value")?,
         _ => reader.value("value")?,
     };
-    Ok((value, decimals, excursion, voided))
+    Ok((value, decimals, excursion, subtracted))
 }
 
 /// Generation, value, flag, count, then per observation: member, generation, seq, value.
@@ -417,7 +428,7 @@ mod tests {
             value: value(123_456 * Value::ONE.units()),
             decimals: 0,
             excursion: Excursion::NONE,
-            voided: None,
+            subtracted: Subtractions::default(),
             moving: Some(MovingLine { slope: 1e14, age: -300, error: Micros(0), precision: Value::ONE }),
             era: Era::AsBefore,
             record: None,
@@ -443,7 +454,7 @@ mod tests {
                 value: value(units),
                 decimals: decimals.max(value(units).decimals()),
                 excursion: Excursion(excursion),
-                voided: with_record.then_some(Voided { left: generation, value: value(-units) }),
+                subtracted: Subtractions(if with_record { vec![(generation, -units), (generation, 1)] } else { Vec::new() }),
                 moving: is_moving.then_some(MovingLine { slope, age, error: Micros(12), precision: value(units.abs()) }),
                 era: if with_record { Era::Is(generation) } else { Era::AsBefore },
                 record: with_record.then(|| Record { generation, value: value(units), is_deletion: true, observed: vec![observed] }),

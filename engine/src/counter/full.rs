@@ -1,9 +1,9 @@
 //! What only some counters need, applied: the SET in force, peers' shards, how far off a read may be.
 
 use super::Full;
-use crate::generation::{Record, Stated};
+use crate::generation::{Record, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
-use crate::shard::{Excursion, Horizons, Merged, PeerShard};
+use crate::shard::{Basis, Excursion, Horizons, Merged, PeerShard};
 use crate::takeover::{Inheritance, TakenOver};
 use crate::time::Micros;
 use crate::trail::{Trail, View};
@@ -59,6 +59,15 @@ impl Full {
         self.record.as_deref()
     }
 
+    /// What SETs have subtracted from the own shard, unless that follows from the record.
+    pub(crate) fn subtracted(&self) -> Option<&Subtractions> {
+        let follows = self.record().is_some_and(|record| {
+            record.generation == self.generation
+                && Subtractions::by(record, MemberIndex::SELF) == self.subtracted
+        });
+        Some(&self.subtracted).filter(|subtracted| !follows && !subtracted.is_empty())
+    }
+
     pub(super) fn record_generation(&self) -> Generation {
         self.record().map_or(Generation::ZERO, |record| record.generation)
     }
@@ -74,9 +83,9 @@ impl Full {
     /// Another SET is in force.
     pub(super) fn replace_record(&mut self, record: Record) {
         let older = self.record.as_deref();
-        self.peers.iter_mut().for_each(|peer| peer.note_new_record(older, record.generation));
+        self.peers.iter_mut().for_each(|peer| peer.note_new_record(older, &record));
         if let Some(trail) = &mut self.trail {
-            trail.note_new_record(older, record.generation);
+            trail.note_new_record(older, &record);
         }
         self.record = Some(Box::new(record));
         (self.record_seq, self.told_again) = (Seq::ZERO, Seq::ZERO);
@@ -116,13 +125,7 @@ impl Full {
     }
 
     /// See `Counter::merge`. What the shard's owner has taken over is dropped in the same step.
-    pub(super) fn merge(
-        &mut self,
-        shard: PeerShard,
-        generation: Generation,
-        record: Generation,
-        now: Micros,
-    ) -> Merged {
+    pub(super) fn merge(&mut self, mut shard: PeerShard, basis: Basis) -> Merged {
         let is_part_of_another =
             |taken: &TakenOver| taken.member == shard.member() && shard.seq() <= taken.seq;
         if self.peers.iter().flat_map(PeerShard::taken_over).any(is_part_of_another)
@@ -134,10 +137,9 @@ impl Full {
             self.peers.retain(|peer| peer.member() != taken.member || peer.seq() > taken.seq);
         }
         match self.peers.iter_mut().find(|peer| peer.member() == shard.member()) {
-            Some(known) => known.merge(shard, generation, record, now),
+            Some(known) => known.merge(shard, basis, self.record.as_deref()),
             None => {
-                let mut shard = shard;
-                shard.set_generation(generation, record);
+                shard.base_on(basis, self.record.as_deref());
                 self.peers.push(shard);
                 Merged::Advanced
             }
@@ -153,10 +155,8 @@ impl Full {
             self.peers.swap_remove(place);
             return;
         }
-        let mut zero =
-            PeerShard::new(member, seq, Value::ZERO, self.peers[place].decimals(), None, Vec::new());
-        zero.set_generation(generation, record);
-        self.peers[place] = zero;
+        let zero = PeerShard::new(member, seq, Value::ZERO, self.peers[place].decimals(), None, Vec::new());
+        self.peers[place].merge(zero, generation.into(), self.record.as_deref());
     }
 
     /// Takes a departed member's shard away and returns it.

@@ -5,7 +5,6 @@ use super::{Counter, Full};
 use crate::generation::{Observed, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
-use crate::shard::Voided;
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -22,8 +21,12 @@ pub(crate) struct SinceStart {
     pub(super) seen: Option<(Generation, i128)>,
     /// How many subtractions there were; what was subtracted since is of the state that a peer may correct.
     pub(super) subtractions: usize,
+    /// So many of all subtractions are of former lives.
+    pub(super) former: usize,
     /// That state; a later one replaces it.
     pub(super) base: Stated,
+    /// What had been subtracted from it.
+    pub(super) base_subtracted: Subtractions,
     /// It is what the author of a SET took it for; what was published under the same number is better.
     pub(super) is_estimate: bool,
     /// A peer had it, and we did not.
@@ -49,10 +52,11 @@ impl SinceStart {
 }
 
 /// What a peer has kept of an own shard.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct KeptCopy {
     pub(crate) stated: Stated,
-    pub(crate) voided: Option<Voided>,
+    /// What had been subtracted from it; empty: it is not known.
+    pub(crate) subtracted: Subtractions,
     pub(crate) decimals: u8,
 }
 
@@ -69,7 +73,7 @@ impl Counter {
     /// counted here since then comes on top. False if ours was as late, or it is of this `life` itself: of that incarnation
     /// or a later one.
     pub(crate) fn recover(&mut self, kept: KeptCopy, life: u32, now: Micros) -> bool {
-        let KeptCopy { stated: copy, voided, decimals } = kept;
+        let KeptCopy { stated: copy, subtracted, decimals } = kept;
         let own = self.own().units();
         let full = self.make_full();
         let known =
@@ -80,8 +84,8 @@ impl Counter {
         }
         full.begin_recovery(own, 0);
         let own = match life {
-            Counter::NO_LIFE => full.go_back(copy, voided, own, now),
-            _ => own.saturating_add(full.regain(copy, voided, life)),
+            Counter::NO_LIFE => full.go_back(copy, subtracted, own, now),
+            _ => own.saturating_add(full.regain(copy, subtracted, life)),
         };
         self.put_own(Value::saturating_from_units(own));
         self.widen_decimals(decimals);
@@ -92,7 +96,7 @@ impl Counter {
     pub(crate) fn recover_observed(&mut self, observed: Observed, life: u32, now: Micros) {
         let Observed { member, generation, seq, value } = observed;
         let stated = Stated { member, generation, seq, value };
-        let kept = KeptCopy { stated, voided: None, decimals: value.decimals() };
+        let kept = KeptCopy { stated, subtracted: Subtractions::default(), decimals: value.decimals() };
         let is_news = self.recover(kept, life, now);
         if let Some(start) = self.full_mut().and_then(|full| full.since_start.as_mut()) {
             start.is_estimate |= is_news;
@@ -133,9 +137,18 @@ impl Full {
     pub(crate) fn begin_recovery(&mut self, own: i128, counted: i128) {
         let value = Value::saturating_from_units(own - counted);
         let base = Stated { member: MemberIndex::SELF, generation: self.generation, seq: self.seq, value };
-        let subtractions = self.subtracted.0.len();
         self.since_start.get_or_insert_with(|| {
-            Box::new(SinceStart { counted, subtractions, base, ..SinceStart::default() })
+            let base_subtracted = self.subtracted.clone();
+            let subtractions = base_subtracted.0.len();
+            let former = subtractions;
+            Box::new(SinceStart {
+                counted,
+                subtractions,
+                former,
+                base,
+                base_subtracted,
+                ..SinceStart::default()
+            })
         });
     }
 
@@ -149,16 +162,17 @@ impl Full {
 
     /// Nothing has been published in this life: the own shard, which was `own`, is the copy, and what was counted since the start.
     /// Returns its value.
-    fn go_back(&mut self, copy: Stated, voided: Option<Voided>, own: i128, now: Micros) -> i128 {
+    fn go_back(&mut self, copy: Stated, subtracted: Subtractions, own: i128, now: Micros) -> i128 {
         let mut since = 0;
         if let Some(start) = &mut self.since_start {
             since = start.beyond(copy.seq.incarnation);
             self.subtracted.0.truncate(start.subtractions);
             (start.base, start.is_estimate, start.is_from_peer) = (copy, false, true);
         }
-        if let Some(Voided { left, value }) = self.voided_of(&copy, voided) {
-            self.subtracted.0.retain(|(earlier, _)| *earlier < left);
-            self.subtracted.note(left, value.units());
+        let subtracted = self.subtracted_from(&copy, subtracted);
+        self.subtracted.take(subtracted);
+        if let Some(start) = &mut self.since_start {
+            (start.base_subtracted, start.former) = (self.subtracted.clone(), self.subtracted.0.len());
         }
         self.seq = self.seq.max(copy.seq);
         self.generation = copy.generation;
@@ -187,18 +201,31 @@ impl Full {
         restated
     }
 
-    /// What had been observed of a copy that is not in it any more: what whoever has kept it says, or the SET in force.
-    fn voided_of(&self, copy: &Stated, said: Option<Voided>) -> Option<Voided> {
+    /// What restating subtracts from the own shard, in which generation it is now.
+    pub(super) fn amount_for(&self, seen: Option<&Observed>) -> i128 {
+        // What a life before this one has published holds nothing of what was subtracted in this one.
+        let is_of_former_life = seen.is_some_and(|seen| seen.seq.incarnation < self.seq.incarnation);
+        let start = self.since_start.as_ref().filter(|_| is_of_former_life);
+        let unseen = start.map_or(usize::MAX, |start| start.former);
+        self.subtracted.amount_with(seen, self.generation, unseen)
+    }
+
+    /// What had been subtracted from a copy: what whoever has kept it says, or what follows from the SET in force.
+    fn subtracted_from(&self, copy: &Stated, said: Subtractions) -> Subtractions {
         let record = self.record.as_deref().filter(|record| record.generation == copy.generation);
-        said.or_else(|| record.and_then(|record| Voided::by(record, copy.member)))
+        match record {
+            Some(record) if said.is_empty() => Subtractions::by(record, copy.member),
+            Some(_) | None => said,
+        }
     }
 
     /// Others know the own shard as this life has published it: what the copy has that we had not comes on top, as if it were
     /// counted now. Returns how much that is.
-    fn regain(&mut self, copy: Stated, voided: Option<Voided>, life: u32) -> i128 {
-        let voided = self.voided_of(&copy, voided);
+    fn regain(&mut self, copy: Stated, subtracted: Subtractions, life: u32) -> i128 {
+        let subtracted = self.subtracted_from(&copy, subtracted);
         let Some(start) = &mut self.since_start else { return 0 };
         let base = std::mem::replace(&mut start.base, copy);
+        let base_subtracted = std::mem::replace(&mut start.base_subtracted, subtracted.clone());
         (start.is_estimate, start.is_from_peer) = (false, true);
         // What was counted in lives between, and is in the copy, was on top of the base.
         let (held, later) = start.earlier.iter().partition(|(earlier, _)| *earlier <= copy.seq.incarnation);
@@ -213,7 +240,7 @@ impl Full {
                 let is_comparable = base.generation == copy.generation || base.seq == Seq::ZERO;
                 if is_comparable { (base_units, copy_units) } else { (0, 0) }
             }
-            Some(record) => (record.leaves(&base, None), record.leaves(&copy, voided)),
+            Some(record) => (record.leaves(&base, &base_subtracted), record.leaves(&copy, &subtracted)),
             None => (base_units, copy_units),
         };
         let seen = (copy_units - after) - (base_units - before);
@@ -298,7 +325,7 @@ mod tests {
     /// What a peer has kept.
     fn copy(generation: Generation, seq: Seq, value: i64) -> KeptCopy {
         let stated = Stated { member: MemberIndex::SELF, generation, seq, value: Value::from_integer(value) };
-        KeptCopy { stated, voided: None, decimals: 0 }
+        KeptCopy { stated, subtracted: Subtractions::default(), decimals: 0 }
     }
 
     /// A SET to zero by somebody else.
@@ -428,16 +455,52 @@ mod tests {
     fn what_a_lost_set_had_voided_comes_back_with_the_copy_that_is_relative_to_it() {
         // The first SET had observed 100 of it; the one in force, by somebody who knew nothing of that, 1.
         let in_force = record(2, &[(Generation::ZERO, seq(1, 1), 1)]);
-        let voided = Some(Voided { left: Generation::ZERO, value: Value::from_integer(100) });
+        let subtracted = Subtractions(vec![(Generation::ZERO, Value::from_integer(100).units())]);
         for life in [Counter::NO_LIFE, 2] {
             let mut counter = started();
             counter.learn(in_force.clone(), Seq::ZERO);
             if life == 2 {
                 publish(&mut counter, 2);
             }
-            counter.recover(KeptCopy { voided, ..copy(generation(1), seq(1, 7), 30) }, life, NOW);
+            let subtracted = subtracted.clone();
+            counter.recover(KeptCopy { subtracted, ..copy(generation(1), seq(1, 7), 30) }, life, NOW);
             assert_eq!(own(&counter), "129", "130 but for the 1 that the SET in force has seen ({life})");
         }
+    }
+
+    #[test]
+    fn what_all_lost_sets_had_subtracted_comes_back_with_the_copy() {
+        // Two SETs had observed 100 and then 5 of it; the one in force, by somebody who knew neither, 30 of the 100.
+        let in_force = record(3, &[(Generation::ZERO, seq(1, 1), 30)]);
+        let units = |integer| Value::from_integer(integer).units();
+        let subtracted = Subtractions(vec![(Generation::ZERO, units(100)), (generation(1), units(5))]);
+        for life in [Counter::NO_LIFE, 2] {
+            let mut counter = started();
+            counter.learn(in_force.clone(), Seq::ZERO);
+            if life == 2 {
+                publish(&mut counter, 2);
+            }
+            let subtracted = subtracted.clone();
+            counter.recover(KeptCopy { subtracted, ..copy(generation(2), seq(1, 9), 1) }, life, NOW);
+            assert_eq!(own(&counter), "76", "106 but for the 30 that the SET in force has seen ({life})");
+        }
+    }
+
+    #[test]
+    fn a_set_has_not_seen_what_a_later_life_has_subtracted_in_a_lower_generation() {
+        let mut counter = started();
+        // A life that knows of no SET yet counts 4, and SETs to zero in a low generation.
+        add(&mut counter, 4);
+        publish(&mut counter, 2);
+        set(&mut counter, 1);
+        publish(&mut counter, 2);
+        // The life before had counted 15 in a higher one, of which the SET that wins has seen all.
+        counter.recover(copy(generation(5), seq(1, 7), 15), 2, NOW);
+        counter.learn(record(6, &[(generation(5), seq(1, 7), 15)]), Seq::ZERO);
+        assert_eq!(own(&counter), "4");
+        // The same again by a SET that knew nothing of it.
+        counter.learn(record(7, &[(generation(5), seq(1, 7), 15)]), Seq::ZERO);
+        assert_eq!(own(&counter), "4");
     }
 
     #[test]
