@@ -21,7 +21,7 @@ pub(crate) struct SinceStart {
     pub(super) seen: Option<(Generation, i128)>,
     /// How many subtractions there were; what was subtracted since is of the state that a peer may correct.
     pub(super) subtractions: usize,
-    /// So many of all subtractions are of former lives.
+    /// So many of all subtractions are of former lives, or are what made that state one of this life.
     pub(super) former: usize,
     /// That state; a later one replaces it.
     pub(super) base: Stated,
@@ -172,7 +172,7 @@ impl Full {
         let subtracted = self.subtracted_from(&copy, subtracted);
         self.subtracted.take(subtracted);
         if let Some(start) = &mut self.since_start {
-            (start.base_subtracted, start.former) = (self.subtracted.clone(), self.subtracted.0.len());
+            start.base_subtracted = self.subtracted.clone();
         }
         self.seq = self.seq.max(copy.seq);
         self.generation = copy.generation;
@@ -189,6 +189,9 @@ impl Full {
             self.generation = record.generation;
             self.is_restated = true;
             units -= amount;
+        }
+        if let Some(start) = &mut self.since_start {
+            start.former = self.subtracted.0.len();
         }
         let restated = units.saturating_add(since);
         let trail = self.trail.as_deref_mut().filter(|trail| trail.has_moved());

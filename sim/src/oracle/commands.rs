@@ -83,8 +83,10 @@ impl Oracle {
             // What it has counted since it started it has seen as well, though no copy of its shard holds that; of what it counted
             // before, no more than the copy that it has.
             let since = ledger.author(place.id).since_crash();
-            seen.insert(place.id, known.hull(own).hull(known + since));
+            seen.insert(place.id, known.hull(own));
             ledger.blur(&mut seen, generation, acquainted.as_ref());
+            // That comes on top of whatever earlier ones had seen.
+            seen.entry(place.id).and_modify(|seen| *seen = seen.hull(*seen + since));
         }
         let (at, is_maybe_lost) = (place.now, is_forgotten);
         let record = SetRecord { value, seen, seqs, previous, acquainted, at, is_maybe_lost };
