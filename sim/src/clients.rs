@@ -175,12 +175,13 @@ impl Desk<'_, '_> {
 
     fn increment(&mut self, host: usize, counter: CounterId, amount: Value) {
         let read_before = if self.clients.dice.chance(30) { self.get(host, counter) } else { None };
+        let before = self.inspect(host, counter);
         let name = self.clients.names[counter].clone();
         let reply = self.ask(host, &[b"INCRBY", &name, amount.to_string().as_bytes()]);
         if let Some(answer) = value_of(&reply) {
             let after = self.inspect(host, counter);
             let place = self.place(host);
-            let around = Around { read_before, before: &CounterState::default(), after: &after };
+            let around = Around { read_before, before: &before, after: &after };
             self.oracle.incremented(place, counter, amount, answer, around);
             self.clients.wrote_at[host] = self.world.now;
         }

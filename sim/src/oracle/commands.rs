@@ -28,6 +28,8 @@ impl Oracle {
         answer: Value,
         around: Around<'_>,
     ) {
+        // If the counter has disappeared since anybody looked, this was counted after that.
+        self.look(place, counter, around.before);
         let is_forgotten = self.forgotten.contains(&place.id);
         let author = self.ledger(place, counter).author(place.id);
         author.counted += amount.units();

@@ -263,3 +263,17 @@ fn a_lower_set_stays_in_force_only_where_a_higher_one_was_removed_among_stranger
     assert!(is_right(false));
     assert!(!is_right(true), "node 1 had to acknowledge what node 2 has removed");
 }
+
+#[test]
+fn what_is_counted_the_moment_after_a_lone_node_has_removed_a_counter_is_counted_anew() {
+    let mut oracle = after_increments(&[5]);
+    set_by(&mut oracle, 1, (1, 0), &counted(5, 1));
+    // It was removed after anybody has looked last.
+    let fresh = ShardState { seq: (0, 0), ..shard(None, 0, -1) };
+    let (before, after) =
+        (CounterState::default(), CounterState { own: Some(fresh), ..CounterState::default() });
+    let (amount, around) =
+        (Value::from_integer(-1), Around { read_before: None, before: &before, after: &after });
+    oracle.incremented(Place { is_alone: true, ..place(1, 6_000) }, 0, amount, amount, around);
+    assert_eq!(oracle.violations, Vec::<String>::new());
+}
