@@ -21,7 +21,7 @@ use crate::state::State;
 use crate::takeover::{Inheritance, Inherited};
 use crate::text::is_same_text;
 use crate::time::Micros;
-use crate::trail::{Trail, View};
+use crate::trail::{self, Trail, View};
 use crate::value::{Total, Value, ValueError};
 pub(crate) use recovery::KeptCopy;
 use recovery::SinceStart;
@@ -593,13 +593,17 @@ impl Counter {
         let says_the_same = before.as_ref().is_some_and(|before| {
             is_resting(before) && is_resting(&shard) && before.value() == shard.value()
         }) && basis.generation == self.generation();
+        let generation = basis.generation;
         let merged = self.merge(shard, basis);
         if merged == Merged::Advanced && !says_the_same {
             let full = self.make_full();
             let view = View { record: full.record.as_deref(), horizons };
+            // It may begin where the counter was removed.
+            let begun = generation.min(full.generation).max(full.record_generation());
+            let before = before.unwrap_or_else(|| trail::nothing_of(member, begun, view.record));
             let trail = full.trail.get_or_insert_default();
             trail.forget_before(horizons.past_needed());
-            trail.note_replaced(member, before, (now, vouched), &view);
+            trail.note_replaced(before, (now, vouched), &view);
         }
         merged
     }

@@ -9,9 +9,10 @@
 //! makes bounds wider and never wrong. Nothing here changes what GET reads.
 
 use crate::generation::{Record, Stated};
-use crate::ids::{Generation, MemberIndex};
+use crate::ids::{Generation, MemberIndex, Seq};
 use crate::shard::{Horizons, PeerShard};
 use crate::time::Micros;
+use crate::value::Value;
 use smallvec::SmallVec;
 
 /// Most remembered pasts of the own shard.
@@ -68,9 +69,7 @@ struct Past {
 /// A peer's shard that a later one has replaced here.
 #[derive(Clone, Debug)]
 struct Replaced {
-    member: MemberIndex,
-    /// `None`: there was none, so it counted nothing.
-    shard: Option<PeerShard>,
+    shard: PeerShard,
     /// When the later one arrived.
     until: Micros,
     /// Its owner had vouched for it up to this moment.
@@ -85,6 +84,14 @@ struct Course {
     values: Span,
     /// How far above the published line.
     deviations: Span,
+}
+
+/// Stands for a shard of which nothing was known: it counted nothing. Under a SET that has seen some of it since, it counted less
+/// than nothing then. How much less is known if the SET has seen it as stated in this generation.
+pub(crate) fn nothing_of(member: MemberIndex, generation: Generation, record: Option<&Record>) -> PeerShard {
+    let mut nothing = PeerShard::new(member, Seq::ZERO, Value::ZERO, 0, None, Vec::new());
+    nothing.base_on(generation.into(), record);
+    nothing
 }
 
 impl Course {
@@ -203,13 +210,14 @@ impl Trail {
     /// A peer's shard is replaced now. Its owner had vouched for it up to a moment.
     pub(crate) fn note_replaced(
         &mut self,
-        member: MemberIndex,
-        shard: Option<PeerShard>,
+        shard: PeerShard,
         (now, vouched): (Micros, Micros),
         view: &View<'_>,
     ) {
-        self.replaced.push(Replaced { member, shard, until: now, vouched, spread: 0 });
-        let lines = |trail: &Trail| trail.replaced.iter().filter(|line| line.member == member).count();
+        let member = shard.member();
+        self.replaced.push(Replaced { shard, until: now, vouched, spread: 0 });
+        let lines =
+            |trail: &Trail| trail.replaced.iter().filter(|line| line.shard.member() == member).count();
         if lines(self) > MAX_REPLACED {
             self.join_closest(member, view);
         }
@@ -217,7 +225,7 @@ impl Trail {
 
     /// Makes one of the two neighbouring lines of this member that were replaced closest after each other.
     fn join_closest(&mut self, member: MemberIndex, view: &View<'_>) {
-        let places = self.replaced.iter().enumerate().filter(|(_, line)| line.member == member);
+        let places = self.replaced.iter().enumerate().filter(|(_, line)| line.shard.member() == member);
         let places: SmallVec<[usize; MAX_REPLACED]> = places.map(|(place, _)| place).collect();
         let life = |pair: &[usize]| self.replaced[pair[1]].until.since(self.replaced[pair[0]].until);
         // Not the first: while a member is silent, it is what is asked for.
@@ -237,11 +245,12 @@ impl Trail {
         current: Option<&PeerShard>,
         view: &View<'_>,
     ) -> Option<Span> {
-        let mut before = self.replaced.iter().filter(|line| line.member == member && line.until > moment);
+        let mut before =
+            self.replaced.iter().filter(|line| line.shard.member() == member && line.until > moment);
         let mut found: Option<Span> = None;
         let mut line = before.next();
         while let Some(replaced) = line {
-            let part = view.part(replaced.shard.as_ref(), moment)?;
+            let part = view.part(Some(&replaced.shard), moment)?;
             let include =
                 |found: Option<Span>, span: Span| Some(found.map_or(span, |found| found.including(span)));
             found = include(found, part);
@@ -250,9 +259,9 @@ impl Trail {
             }
             found = include(found, part.widened(replaced.spread));
             // If publications between the two were left out, it may have stood still while its line ran on.
-            found = include(found, view.anchor(replaced.shard.as_ref())?);
+            found = include(found, view.anchor(Some(&replaced.shard))?);
             let next = before.next();
-            let (anchor, excursion) = view.said(next.map_or(current, |next| next.shard.as_ref()))?;
+            let (anchor, excursion) = view.said(next.map_or(current, |next| Some(&next.shard)))?;
             found = include(found, part.including(anchor).widened(excursion));
             line = next;
         }
@@ -262,13 +271,12 @@ impl Trail {
 
     /// The counter has another record now.
     pub(crate) fn note_new_record(&mut self, before: Option<&Record>, now: &Record) {
-        let shards = self.replaced.iter_mut().filter_map(|line| line.shard.as_mut());
-        shards.for_each(|shard| shard.note_new_record(before, now));
+        self.replaced.iter_mut().for_each(|line| line.shard.note_new_record(before, now));
     }
 
     /// Members that have left something here.
     pub(crate) fn members(&self) -> impl Iterator<Item = MemberIndex> {
-        self.replaced.iter().map(|line| line.member)
+        self.replaced.iter().map(|line| line.shard.member())
     }
 
     fn forget_own(&mut self, needed: Micros) {
@@ -321,8 +329,8 @@ impl View<'_> {
 
     /// By how much what an earlier line says must be widened so that it includes the line that replaced it.
     fn lacks(&self, earlier: &Replaced, later: &Replaced) -> Option<i128> {
-        let part = |line: &Replaced, at| self.part(line.shard.as_ref(), at);
-        let (anchor, excursion) = self.said(later.shard.as_ref())?;
+        let part = |line: &Replaced, at| self.part(Some(&line.shard), at);
+        let (anchor, excursion) = self.said(Some(&later.shard))?;
         let said = anchor.widened(excursion);
         let mut lacks =
             part(earlier, earlier.vouched)?.lacks(said).max(part(earlier, earlier.until)?.lacks(said));
@@ -335,6 +343,7 @@ impl View<'_> {
     /// What a shard counts. One that the SET's author has seen may have moved on since, along the same line: then its copy
     /// counts nothing here, and the truth the difference. One that is stated in another generation than the author has seen
     /// counts also what that generation's SET subtracted from it, which its owner alone knows until it has restated the shard.
+    /// (Of one of which nothing was known, nothing was subtracted.)
     fn counted(&self, shard: &Stated) -> Option<Span> {
         let Some(record) = self.record else { return Some(Span::exactly(shard.value.units())) };
         let counted = Span::exactly(record.counts(shard));
@@ -342,7 +351,7 @@ impl View<'_> {
             return Some(counted);
         }
         match record.observed_of(shard.member) {
-            None => shard.generation.is_zero().then_some(counted),
+            None => (shard.generation.is_zero() || shard.seq == Seq::ZERO).then_some(counted),
             Some(seen) if shard.generation == seen.generation => {
                 Some(counted.including(Span::exactly(shard.value.units().saturating_sub(seen.value.units()))))
             }
@@ -354,9 +363,7 @@ impl View<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Seq;
     use crate::shard::{Excursion, Moving};
-    use crate::value::Value;
 
     const OTHER: MemberIndex = MemberIndex(1);
 
@@ -413,7 +420,7 @@ mod tests {
         let view = View { record: None, horizons: &horizons };
         let mut trail = Trail::default();
         let current = shard(2, 100, None);
-        trail.note_replaced(OTHER, Some(shard(1, 10, Some(2))), (ms(2_000), ms(1_500)), &view);
+        trail.note_replaced(shard(1, 10, Some(2)), (ms(2_000), ms(1_500)), &view);
         let at = |moment| trail.peer_at(OTHER, moment, Some(&current), &view).unwrap();
         assert_eq!(at(ms(1_400)), span(8, 12), "its owner has vouched for it");
         assert_eq!(at(ms(1_900)), span(8, 100), "it was replaced some time between");
@@ -429,7 +436,7 @@ mod tests {
         let seq = Seq { incarnation: 1, n: 1 };
         let line = PeerShard::new(OTHER, seq, Value::from_units(30).unwrap(), 17, Some(steep), Vec::new());
         let mut trail = Trail::default();
-        trail.note_replaced(OTHER, Some(line), (ms(5_000), ms(1_100)), &view);
+        trail.note_replaced(line, (ms(5_000), ms(1_100)), &view);
         // A flat line at 30 was left out between the two: the link was cut.
         let told = trail.peer_at(OTHER, ms(4_000), Some(&shard(9, 40, None)), &view).unwrap();
         assert!(told.low <= 30 && told.high >= 40, "{told:?}");
@@ -440,7 +447,7 @@ mod tests {
         let horizons = Horizons::default();
         let view = View { record: None, horizons: &horizons };
         let mut trail = Trail::default();
-        trail.note_replaced(OTHER, Some(shard(1, 0, None)), (ms(2_000), ms(1_500)), &view);
+        trail.note_replaced(shard(1, 0, None), (ms(2_000), ms(1_500)), &view);
         let at = |excursion, moment| {
             let current = shard(2, 0, None).after(excursion);
             trail.peer_at(OTHER, moment, Some(&current), &view)
@@ -459,7 +466,7 @@ mod tests {
             let value = i128::from(n * n * 37 % 101);
             let line = shard(n, value, (n % 3 == 0).then_some(3));
             all.push((line.clone(), ms(n * 100 + 90)));
-            trail.note_replaced(OTHER, Some(line), (ms(n * 100 + 90), ms(n * 100 + 40)), &view);
+            trail.note_replaced(line, (ms(n * 100 + 90), ms(n * 100 + 40)), &view);
         }
         assert!(trail.replaced.len() <= MAX_REPLACED);
         let current = shard(21, 0, None);

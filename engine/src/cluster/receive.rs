@@ -238,6 +238,9 @@ impl Cluster {
             if let Some(record) = &update.record {
                 if record.generation > counter.generation() {
                     self.recover_from_record(counter, record, self.is_asking(link));
+                    if header.is_complete {
+                        counter.make_full().note_unseen(record, now, horizons);
+                    }
                 }
                 let mut record = record.clone();
                 if self.planted == Some(Planted::SetsSum) && record.generation > counter.generation() {
@@ -278,8 +281,8 @@ impl Cluster {
             };
             Ok(merged == Merged::Advanced)
         });
-        if let Ok((true, handle)) = result {
-            if as_of.is_none() && origin != MemberIndex::SELF {
+        if let Ok((is_news, handle)) = result {
+            if is_news && as_of.is_none() && origin != MemberIndex::SELF {
                 horizons.forget_past(now);
             }
             let publisher = &mut self.publisher;

@@ -6,7 +6,7 @@ use crate::ids::{Generation, MemberIndex, Seq};
 use crate::shard::{Basis, Excursion, Horizons, Merged, PeerShard};
 use crate::takeover::{Inheritance, TakenOver};
 use crate::time::Micros;
-use crate::trail::{Trail, View};
+use crate::trail::{self, Trail, View};
 use crate::value::Value;
 use smallvec::SmallVec;
 
@@ -91,6 +91,22 @@ impl Full {
         (self.record_seq, self.told_again) = (Seq::ZERO, Seq::ZERO);
     }
 
+    /// A SET is about to be in force. Of some shards that it has seen there is nothing here: until now they counted nothing, and
+    /// under that SET less than nothing, by what it has seen.
+    pub(crate) fn note_unseen(&mut self, record: &Record, now: Micros, horizons: &Horizons) {
+        let known = self.generation.max(self.record_generation());
+        for seen in &record.observed {
+            let member = seen.member;
+            let is_known = self.peer(member).is_some()
+                || self.record().and_then(|before| before.observed_of(member)) == Some(seen);
+            let is_nothing = seen.value.is_zero() && seen.generation <= known;
+            let Some(vouched) = horizons.as_of(member).filter(|_| !is_known && !is_nothing) else { continue };
+            let view = View { record: self.record.as_deref(), horizons };
+            let nothing = trail::nothing_of(member, seen.generation.min(known), view.record);
+            self.trail.get_or_insert_default().note_replaced(nothing, (now, vouched), &view);
+        }
+    }
+
     /// What each part of the total adds, in units: the SET's value, the own shard, each peer's. Without horizons, peers' as they
     /// were published.
     pub(super) fn parts(
@@ -163,5 +179,68 @@ impl Full {
     pub(crate) fn take_peer(&mut self, member: MemberIndex) -> Option<PeerShard> {
         let place = self.peers.iter().position(|peer| peer.member() == member)?;
         Some(self.peers.swap_remove(place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::counter::{Counter, PrecisionId};
+    use crate::generation::{Observed, Record};
+    use crate::ids::{Generation, MemberIndex, Seq};
+    use crate::shard::{Horizons, PeerShard};
+    use crate::time::Micros;
+    use crate::value::Value;
+
+    const OTHER: MemberIndex = MemberIndex(1);
+    const FIRST: Seq = Seq { incarnation: 1, n: 1 };
+
+    fn ms(ms: u64) -> Micros {
+        Micros::from_millis(ms)
+    }
+
+    fn vouched_until(moment: Micros) -> Horizons {
+        let horizons = Horizons::default();
+        horizons.add(OTHER);
+        horizons.set_as_of(OTHER, moment);
+        horizons
+    }
+
+    fn five() -> Value {
+        Value::from_units(5).unwrap()
+    }
+
+    /// A SET to 100 that has seen 5 of the other.
+    fn set() -> Record {
+        let seen = Observed { member: OTHER, generation: Generation::ZERO, seq: FIRST, value: five() };
+        let (generation, value) = (Generation { time: 7, author: 3 }, Value::from_units(100).unwrap());
+        Record { generation, value, is_deletion: false, observed: vec![seen] }
+    }
+
+    #[test]
+    fn what_a_set_has_seen_is_missing_before_it_was_there() {
+        let horizons = vouched_until(ms(900));
+        let mut counter = Counter::new(b"a", PrecisionId(0));
+        let shard = PeerShard::new(OTHER, FIRST, five(), 0, None, Vec::new());
+        counter.merge_remembering(shard, Generation::ZERO.into(), (ms(1_000), ms(900)), &horizons);
+        counter.make_full().note_unseen(&set(), ms(1_100), &horizons);
+        counter.learn(set(), Seq::ZERO);
+        let at = |moment| counter.bounded(moment, &horizons).1;
+        assert_eq!(at(ms(900)), Some(5), "it had counted nothing, and the SET has seen 5 of it");
+        assert_eq!(at(ms(1_000)), Some(0), "the SET has seen all of it");
+    }
+
+    #[test]
+    fn what_a_set_has_seen_is_missing_before_that_also_where_nothing_of_it_was_known() {
+        let horizons = vouched_until(ms(900));
+        let mut counter = Counter::new(b"a", PrecisionId(0));
+        counter.make_full().note_unseen(&set(), ms(1_100), &horizons);
+        counter.learn(set(), Seq::ZERO);
+        let at = |counter: &Counter, moment| counter.bounded(moment, &horizons).1;
+        assert_eq!(at(&counter, ms(900)), Some(5));
+        assert_eq!(at(&counter, ms(1_100)), Some(0));
+        let shard = PeerShard::new(OTHER, FIRST, five(), 0, None, Vec::new());
+        counter.merge_remembering(shard, Generation::ZERO.into(), (ms(1_200), ms(900)), &horizons);
+        assert_eq!(at(&counter, ms(900)), Some(5), "also once it has arrived");
+        assert_eq!(at(&counter, ms(1_100)), Some(0));
     }
 }
