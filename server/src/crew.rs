@@ -141,9 +141,14 @@ impl Crew {
         let mut last = self.idle.lock();
         let Some((since, before)) = last.replace((now, ticks)) else { return false };
         let elapsed = now.since(since);
-        let idle_percent = ticks.saturating_sub(before) * 100_000_000 / TICKS_PER_SEC / elapsed.0.max(1);
-        (INTERVAL.0 / 2..=INTERVAL.0 * 10).contains(&elapsed.0) && idle_percent >= u64::from(SPARE_CORE)
+        let is_spare = idle_percent(ticks.saturating_sub(before), elapsed) >= u64::from(SPARE_CORE);
+        (INTERVAL.0 / 2..=INTERVAL.0 * 10).contains(&elapsed.0) && is_spare
     }
+}
+
+/// So many ticks of idle time, in percent of the time that one core had meanwhile.
+pub(crate) fn idle_percent(ticks: u64, elapsed: Micros) -> u64 {
+    ticks * 100_000_000 / TICKS_PER_SEC / elapsed.0.max(1)
 }
 
 /// Idle time of all cores together since the machine's start.

@@ -11,11 +11,17 @@
 //! Replies that wait are counted, so that the disk's thread can tell whether it is worth waiting for more of them (see
 //! `gather`), and is not woken for each.
 
+use super::seat::Partner;
 use atomic_waker::AtomicWaker;
+use nix::sched::sched_getcpu;
+use nix::unistd::{Pid, gettid};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::thread::Thread;
+
+/// So many connections that wait for the disk are many.
+const MIN_CROWD: u64 = 8;
 
 /// The tickets of one node.
 pub(crate) struct Durability {
@@ -41,6 +47,9 @@ struct Lane {
     wanted: AtomicU64,
     /// Connections that have waited for the disk lately.
     crowd: AtomicU64,
+    /// The thread, and the core that it ran on lately.
+    thread: AtomicI32,
+    core: AtomicUsize,
     /// Woken when something that it has asked for is safe. A thread without such replies is left alone: waking it would cost
     /// more than all else that the disk's thread does between two syncs.
     waker: AtomicWaker,
@@ -108,7 +117,21 @@ impl Durability {
 
     /// An I/O thread tells how many of its connections have waited for the disk lately.
     pub(crate) fn set_crowd(&self, io_thread: usize, connections: usize) {
-        self.lanes[io_thread].crowd.store(connections as u64, Ordering::Relaxed);
+        let lane = &self.lanes[io_thread];
+        if connections > 0 {
+            lane.thread.store(gettid().as_raw(), Ordering::Relaxed);
+            lane.core.store(sched_getcpu().unwrap_or(usize::MAX), Ordering::Relaxed);
+        }
+        lane.crowd.store(connections as u64, Ordering::Relaxed);
+    }
+
+    /// The I/O thread whose connections have waited for the disk lately, if there is just one, and they are many.
+    pub(crate) fn partner(&self) -> Option<Partner> {
+        let mut lanes = self.lanes.iter().filter(|lane| lane.crowd.load(Ordering::Relaxed) > 0);
+        let lane = lanes.next().filter(|lane| lane.crowd.load(Ordering::Relaxed) >= MIN_CROWD)?;
+        let thread = Pid::from_raw(lane.thread.load(Ordering::Relaxed));
+        let core = lane.core.load(Ordering::Relaxed);
+        lanes.next().is_none().then_some(Partner { thread, core })
     }
 
     /// Connections that have waited for the disk lately.

@@ -4,6 +4,7 @@ mod directory;
 mod durability;
 mod files;
 mod loading;
+mod seat;
 mod thread;
 pub(crate) mod tools;
 

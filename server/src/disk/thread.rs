@@ -14,6 +14,7 @@
 use super::directory::Directory;
 use super::durability::Durability;
 use super::files::Files;
+use super::seat::Seat;
 use crate::shell::Clock;
 use engine::command::SaveOnExit;
 use engine::durable::{Journal, SnapshotProgress};
@@ -110,6 +111,9 @@ pub(crate) struct DiskThread {
     synced_at: Micros,
     sync_took: Micros,
     nanos_per_reply: u64,
+    /// Replies released.
+    replies: u64,
+    seat: Seat,
 }
 
 /// A snapshot in the making.
@@ -157,6 +161,8 @@ impl DiskThread {
             synced_at: now,
             sync_took: Micros(0),
             nanos_per_reply: 0,
+            replies: 0,
+            seat: Seat::default(),
         }
     }
 
@@ -284,6 +290,7 @@ impl DiskThread {
         self.sync_took = Micros((self.sync_took.0 * 7 + took.0) / 8);
         let waiting = self.durability.expect(u64::MAX);
         self.expected = self.group + waiting;
+        self.replies += self.group;
         // Those who were not in the group have all come meanwhile.
         let half = self.half();
         self.is_slow |= waiting > 0 && waiting >= half;
@@ -458,6 +465,8 @@ impl DiskThread {
         let is_always = self.fsync() == AppendFsync::Always;
         self.durability.set_heeds_changes(!is_always);
         self.store.disk().set_makes_room(is_always);
+        let partner = self.durability.partner().filter(|_| is_always && self.snapshot.is_none());
+        self.seat.look(now.monotonic, self.replies, partner);
         self.store.set_min_log_bytes(self.node.settings().snapshot_min_log_bytes.max(MIN_LOG_BYTES));
         if self.snapshot.is_some() || now.monotonic < self.next_snapshot_try || self.store.stats().is_failing
         {
