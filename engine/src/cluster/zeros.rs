@@ -6,12 +6,15 @@
 //! meanwhile and costs memory until the member is back or is forgotten. Parts that cancel out (+1 here, -1 there) are not
 //! zero: the member with the lowest id deletes such a counter as a client would, which makes them so.
 //!
+//! So a counter waits as well for a shard that the SET in force has seen and that is not here yet: its owner may remember
+//! subtractions of it for as long as it does not know that all have that state.
+//!
 //! Each stream remembers the seq of the last counter that was removed from it: a reader below that, which has lost
 //! something in a crash, is sent a copy of everything, since it can't be told of what is no more.
 
 use crate::cluster::members::MemberState;
 use crate::cluster::{Cluster, Peer, Planted};
-use crate::counter::Counter;
+use crate::counter::{Counter, Full};
 use crate::ids::{MemberIndex, Seq};
 use crate::keyspace::{Fate, Handle};
 use std::collections::BTreeMap;
@@ -29,6 +32,13 @@ impl Reached {
         let is_there = |member, seq| seq <= self.0.get(&member).copied().unwrap_or(Seq::ZERO);
         is_there(MemberIndex::SELF, full.seq)
             && full.peers().iter().all(|shard| is_there(shard.member(), shard.seq()))
+    }
+
+    /// Whether what the SET in force has seen of these members is there.
+    fn holds_seen(&self, counter: &Counter, is_live: impl Fn(MemberIndex) -> bool) -> bool {
+        let record = counter.full().and_then(Full::record);
+        let mut seen = record.iter().flat_map(|record| &record.observed).filter(|seen| is_live(seen.member));
+        seen.all(|seen| self.0.get(&seen.member).is_some_and(|reached| seen.seq <= *reached))
     }
 }
 
@@ -54,7 +64,9 @@ impl Cluster {
                 return Fate::Kept;
             }
             // What a late member hands back may make it another number.
-            let is_settled = self.late.is_empty() && by_all.holds(counter);
+            let is_live = |member| member != MemberIndex::SELF && self.members.index_of_live(member);
+            let is_settled =
+                self.late.is_empty() && by_all.holds(counter) && by_all.holds_seen(counter, is_live);
             if !is_settled && self.planted != Some(Planted::ZeroComesBack) {
                 return if by_up.holds(counter) { Fate::Hidden } else { Fate::Kept };
             }
@@ -115,3 +127,28 @@ impl Cluster {
 
 /// After every publication.
 const EVERYTHING: Seq = Seq { incarnation: u32::MAX, n: u64::MAX };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counter::PrecisionId;
+    use crate::generation::{Observed, Record};
+    use crate::ids::Generation;
+    use crate::value::Value;
+
+    #[test]
+    fn a_counter_stays_until_the_shard_that_its_set_has_seen_is_known_to_all() {
+        let (owner, seq) = (MemberIndex(1), Seq { incarnation: 1, n: 5 });
+        let seen = Observed { member: owner, generation: Generation::ZERO, seq, value: Value::ONE };
+        let generation = Generation { time: 7, author: 3 };
+        let mut counter = Counter::new(b"a", PrecisionId(0));
+        counter.learn(Record { generation, observed: vec![seen], ..Record::default() }, Seq::ZERO);
+        let is_held = |n, is_live: bool| {
+            let reached = Reached(BTreeMap::from([(owner, Seq { incarnation: 1, n })]));
+            reached.holds(&counter) && reached.holds_seen(&counter, |_| is_live)
+        };
+        assert!(!is_held(4, true));
+        assert!(is_held(5, true));
+        assert!(is_held(4, false), "nobody waits for what a departed member may have said");
+    }
+}
