@@ -23,11 +23,17 @@ const MUCH_SPARE_PERCENT: u64 = 150;
 /// A look that is further from the last one says nothing of the time between.
 const MAX_INTERVAL: Micros = Micros::from_millis(400);
 
-/// Between two trials of the other way.
-const TRIAL_INTERVAL: Micros = Micros::from_secs(5);
+/// Busy looks from one trial of the other way to the next; twice as many each time that it was not better ...
+const TRIAL_EVERY: u32 = 50;
+
+/// ... up to so many.
+const MAX_TRIAL_EVERY: u32 = 800;
 
 /// Looks that a trial takes.
 const TRIAL_LOOKS: u32 = 4;
+
+/// When nothing is to be done they stay where they are for so many looks.
+const LINGER_LOOKS: u32 = 100;
 
 /// The I/O thread whose connections wait for the disk, if there is just one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,26 +56,29 @@ pub(crate) struct Seat {
 impl Seat {
     /// `replies`: those that the disk's thread has released since its start. `partner`: `None` also if it has other work to do.
     pub(crate) fn look(&mut self, now: Micros, replies: u64, partner: Option<Partner>) {
-        let seen = partner.and_then(|_| self.measure(now, replies));
-        if partner.is_none() {
-            self.last = None;
-        }
-        match (self.choice.choose(now, seen), partner) {
+        let seen = match partner {
+            None => Seen::Unfit,
+            Some(_) => self.measure(now, replies),
+        };
+        match (self.choice.choose(seen), partner) {
             (true, Some(partner)) => self.sit_beside(partner),
             _ => self.leave(),
         }
     }
 
-    /// What has been idle since the last look, percent of a core, and the replies per second. `None`: it can't be known, or they
-    /// are so few that it is no matter.
-    fn measure(&mut self, now: Micros, replies: u64) -> Option<(u64, u64)> {
+    fn measure(&mut self, now: Micros, replies: u64) -> Seen {
         let (at, replies_then, idle_then) = self.last.unwrap_or((now, replies, None));
         let interval = now.since(at);
         let rate = (replies - replies_then) * 1_000_000 / interval.0.max(1);
         let is_busy = interval <= MAX_INTERVAL && rate >= MIN_REPLIES_PER_SEC;
         let idle = if is_busy { crew::idle_ticks() } else { None };
         self.last = Some((now, replies, idle));
-        Some((crew::idle_percent(idle?.saturating_sub(idle_then?), interval), rate))
+        match (idle, idle_then) {
+            (Some(idle), Some(then)) => {
+                Seen::Busy { rate, idle_percent: crew::idle_percent(idle.saturating_sub(then), interval) }
+            }
+            _ => Seen::Quiet,
+        }
     }
 
     fn sit_beside(&mut self, partner: Partner) {
@@ -100,57 +109,114 @@ fn hold(thread: Pid, cores: &CpuSet) -> bool {
     sched_setaffinity(thread, cores).and_then(|()| sched_setaffinity(this, cores)).is_ok()
 }
 
+/// What there was to see since the last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// There is no such pair.
+    Unfit,
+    /// There was nothing to do, or it is not known.
+    Quiet,
+    /// Replies per second, and the idle time of all cores, percent of one.
+    Busy { rate: u64, idle_percent: u64 },
+}
+
 /// Which way has answered more.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Choice {
     is_together: bool,
     /// Replies per second, apart and together, as they have been lately.
     rates: [u64; 2],
-    /// Looks since the way was changed or found to make sense; zero: it makes none.
+    /// Busy looks since the way was changed, or since they were quiet.
     looks: u32,
     /// What the last look has seen: it counts if the next one finds them busy, too.
-    seen: Option<u64>,
-    /// When the other way is tried next; `None`: it is being tried.
-    next_trial: Option<Micros>,
+    rate: Option<u64>,
+    /// Busy looks until the other way is tried; `None`: it is being tried.
+    until_trial: Option<u32>,
+    trial_every: u32,
+    /// Looks in a row at which there was a core to spare, and at which there was nothing to do.
+    spare: u32,
+    quiet: u32,
+}
+
+impl Default for Choice {
+    fn default() -> Choice {
+        Choice {
+            is_together: false,
+            rates: [0; 2],
+            looks: 0,
+            rate: None,
+            until_trial: Some(TRIAL_EVERY),
+            trial_every: TRIAL_EVERY,
+            spare: 0,
+            quiet: 0,
+        }
+    }
 }
 
 impl Choice {
-    /// `seen`: what share of a core has been idle since the last look, percent, and the replies per second; `None`: sitting
-    /// together makes no sense.
-    fn choose(&mut self, now: Micros, seen: Option<(u64, u64)>) -> bool {
-        let limit = if self.is_together { MUCH_SPARE_PERCENT } else { SPARE_PERCENT };
-        let Some((_, rate)) = seen.filter(|(idle, _)| *idle < limit) else {
-            (self.looks, self.seen, self.is_together) = (0, None, false);
-            return false;
-        };
-        if self.looks == 0 {
-            self.take_the_better(now);
-            return self.is_together;
-        }
-        self.looks += 1;
-        if let Some(rate) = self.seen.replace(rate).filter(|_| self.looks > 2) {
-            let known = &mut self.rates[usize::from(self.is_together)];
-            *known = if *known == 0 { rate } else { (*known * 3 + rate) / 4 };
-        }
-        match self.next_trial {
-            Some(at) if now >= at => {
-                self.next_trial = None;
-                self.change(!self.is_together);
+    /// Whether to sit together.
+    fn choose(&mut self, seen: Seen) -> bool {
+        match seen {
+            Seen::Unfit => self.is_together = false,
+            Seen::Quiet => {
+                // The last look has seen the end of something.
+                (self.rate, self.spare, self.looks) = (None, 0, 0);
+                self.quiet += 1;
+                self.is_together &= self.quiet < LINGER_LOOKS;
             }
-            None if self.looks > TRIAL_LOOKS => self.take_the_better(now),
-            Some(_) | None => {}
+            Seen::Busy { rate, idle_percent } => {
+                let limit = if self.is_together { MUCH_SPARE_PERCENT } else { SPARE_PERCENT };
+                self.quiet = 0;
+                self.spare = if idle_percent < limit { 0 } else { self.spare + 1 };
+                if self.spare == 0 {
+                    self.learn(rate);
+                } else if self.spare > 1 || !self.is_together {
+                    self.is_together = false;
+                }
+            }
         }
         self.is_together
     }
 
-    /// What is not known is tried: first together.
-    fn take_the_better(&mut self, now: Micros) {
-        self.next_trial = Some(now + TRIAL_INTERVAL);
-        self.change(self.rates[1] >= self.rates[0] || self.rates[1] == 0);
+    fn learn(&mut self, rate: u64) {
+        self.looks += 1;
+        // The first look has seen how it began.
+        if let Some(rate) = self.rate.replace(rate).filter(|_| self.looks > 2) {
+            let known = &mut self.rates[usize::from(self.is_together)];
+            *known = if *known == 0 { rate } else { (*known * 3 + rate) / 4 };
+        }
+        match &mut self.until_trial {
+            Some(0) => {
+                self.until_trial = None;
+                self.change(!self.is_together);
+            }
+            Some(looks) => {
+                *looks -= 1;
+                // Apart without having chosen to be.
+                if self.looks == 1 {
+                    self.change(self.better());
+                }
+            }
+            None if self.looks > TRIAL_LOOKS => {
+                let was_better = self.better() == self.is_together;
+                let twice = (self.trial_every * 2).min(MAX_TRIAL_EVERY);
+                self.trial_every = if was_better { TRIAL_EVERY } else { twice };
+                self.until_trial = Some(self.trial_every);
+                self.change(self.better());
+            }
+            None => {}
+        }
+    }
+
+    /// Whether it is better to sit together; where that is not known, yes.
+    fn better(&self) -> bool {
+        self.rates[1] >= self.rates[0] || self.rates[1] == 0
     }
 
     fn change(&mut self, is_together: bool) {
-        (self.is_together, self.looks, self.seen) = (is_together, 1, None);
+        if is_together != self.is_together {
+            (self.is_together, self.looks, self.rate) = (is_together, 1, None);
+        }
     }
 }
 
@@ -158,48 +224,53 @@ impl Choice {
 mod tests {
     use super::*;
 
-    /// A look every 100 ms, of which each answers so much as it is, apart or together.
-    fn looks(choice: &mut Choice, count: u64, now: &mut Micros, rates: [u64; 2], idle: u64) -> u64 {
-        let mut together = 0;
-        for _ in 0..count {
-            *now = *now + Micros::from_millis(100);
+    /// So many looks, at which each way answers what it does, apart or together; how often they sat together.
+    fn looks(choice: &mut Choice, count: u64, rates: [u64; 2], idle_percent: u64) -> u64 {
+        let mut look = || {
             let rate = rates[usize::from(choice.is_together)];
-            together += u64::from(choice.choose(*now, Some((idle, rate))));
-        }
-        together
+            u64::from(choice.choose(Seen::Busy { rate, idle_percent }))
+        };
+        (0..count).map(|_| look()).sum()
     }
 
     #[test]
     fn they_sit_together_while_that_answers_more() {
-        let (mut choice, mut now) = (Choice::default(), Micros::from_secs(1));
-        let together = looks(&mut choice, 600, &mut now, [60_000, 72_000], 20);
-        assert!(together > 550, "{together} of 600 looks");
-        // What was learned lasts: the other way answers more now.
-        looks(&mut choice, 600, &mut now, [72_000, 60_000], 20);
-        let together = looks(&mut choice, 600, &mut now, [72_000, 60_000], 20);
-        assert!(together < 50, "{together} of 600 looks");
+        let mut choice = Choice::default();
+        let together = looks(&mut choice, 600, [60_000, 72_000], 20);
+        assert!(together > 580, "{together} of 600 looks");
+        // What was learned lasts until the other way answers more.
+        looks(&mut choice, 2_000, [72_000, 60_000], 20);
+        let together = looks(&mut choice, 600, [72_000, 60_000], 20);
+        assert!(together < 30, "{together} of 600 looks");
     }
 
     #[test]
     fn they_sit_apart_where_a_core_is_to_spare() {
-        let (mut choice, mut now) = (Choice::default(), Micros::from_secs(1));
-        assert_eq!(looks(&mut choice, 100, &mut now, [60_000, 72_000], 100), 0);
-        assert_eq!(looks(&mut choice, 1, &mut now, [60_000, 72_000], 99), 1);
+        let mut choice = Choice::default();
+        assert_eq!(looks(&mut choice, 40, [60_000, 72_000], 100), 0);
+        assert_eq!(looks(&mut choice, 1, [60_000, 72_000], 99), 1);
         // A little more is idle once they share one.
-        assert_eq!(looks(&mut choice, 40, &mut now, [60_000, 72_000], 120), 40);
-        assert_eq!(looks(&mut choice, 100, &mut now, [60_000, 72_000], 150), 0);
+        assert_eq!(looks(&mut choice, 40, [60_000, 72_000], 120), 40);
+        assert_eq!(looks(&mut choice, 40, [60_000, 72_000], 150), 1, "once may be the end of a rush");
     }
 
     #[test]
-    fn nobody_sits_together_at_rest_and_the_end_of_a_rush_does_not_count() {
-        let (mut choice, mut now) = (Choice::default(), Micros::from_secs(1));
+    fn a_pause_does_not_part_them_and_the_end_of_a_rush_does_not_count() {
+        let mut choice = Choice::default();
+        let mut together = 0;
         for _ in 0..20 {
-            looks(&mut choice, 10, &mut now, [60_000, 72_000], 20);
-            looks(&mut choice, 1, &mut now, [3_000, 3_000], 20);
-            now = now + Micros::from_millis(100);
-            assert!(!choice.choose(now, None));
+            together += looks(&mut choice, 9, [60_000, 72_000], 20);
+            looks(&mut choice, 1, [3_000, 3_000], 180);
+            (0..LINGER_LOOKS - 1).for_each(|_| drop(choice.choose(Seen::Quiet)));
         }
+        assert!(together > 160, "{together} of 180 looks");
         assert!(choice.rates.iter().all(|rate| [0, 60_000, 72_000].contains(rate)), "{choice:?}");
+        assert!(choice.is_together);
+        choice.choose(Seen::Quiet);
+        assert!(!choice.is_together);
+        looks(&mut choice, 1, [60_000, 72_000], 20);
+        assert!(choice.is_together);
+        assert!(!choice.choose(Seen::Unfit));
     }
 
     #[test]
