@@ -193,7 +193,7 @@ impl Worker {
         let count = u64::from(turns.count.replace(0));
         let crowd = turns.crowd.replace(0);
         if let Some(disk) = &self.disk {
-            disk.durability.set_crowd(self.number, crowd);
+            disk.durability.set_crowd(self.number, crowd, now);
         }
         self.calm.judge(busy, count * 1_000_000 / elapsed, crowd > 0);
         let (to, left) = match self.crew.advise(self.number, percent, now, crew::idle_ticks) {

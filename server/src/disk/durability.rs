@@ -11,14 +11,18 @@
 //! Replies that wait are counted, so that the disk's thread can tell whether it is worth waiting for more of them (see
 //! `gather`), and is not woken for each.
 
-use super::seat::Partner;
+use super::seat::{Company, Partner};
 use atomic_waker::AtomicWaker;
+use engine::time::Micros;
 use nix::sched::sched_getcpu;
 use nix::unistd::{Pid, gettid};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::thread::Thread;
+
+/// What an I/O thread told longer ago than that is over: it has had nothing to do since.
+const STALE: Micros = Micros::from_millis(300);
 
 /// So many connections that wait for the disk are many.
 const MIN_CROWD: u64 = 8;
@@ -45,14 +49,22 @@ pub(crate) struct Durability {
 struct Lane {
     /// The highest ticket that it has asked for.
     wanted: AtomicU64,
-    /// Connections that have waited for the disk lately.
+    /// Connections that have waited for the disk lately, and when that was told.
     crowd: AtomicU64,
+    told_at: AtomicU64,
     /// The thread, and the core that it ran on lately.
     thread: AtomicI32,
     core: AtomicUsize,
     /// Woken when something that it has asked for is safe. A thread without such replies is left alone: waking it would cost
     /// more than all else that the disk's thread does between two syncs.
     waker: AtomicWaker,
+}
+
+impl Lane {
+    fn crowd(&self, now: Micros) -> u64 {
+        let told_at = Micros(self.told_at.load(Ordering::Relaxed));
+        if now.since(told_at) > STALE { 0 } else { self.crowd.load(Ordering::Relaxed) }
+    }
 }
 
 impl Durability {
@@ -115,9 +127,10 @@ impl Durability {
         self.lanes[io_thread].waker.register(waker);
     }
 
-    /// An I/O thread tells how many of its connections have waited for the disk lately.
-    pub(crate) fn set_crowd(&self, io_thread: usize, connections: usize) {
+    /// An I/O thread tells how many of its connections have waited for the disk since it told last.
+    pub(crate) fn set_crowd(&self, io_thread: usize, connections: usize, now: Micros) {
         let lane = &self.lanes[io_thread];
+        lane.told_at.store(now.0, Ordering::Relaxed);
         if connections > 0 {
             lane.thread.store(gettid().as_raw(), Ordering::Relaxed);
             lane.core.store(sched_getcpu().unwrap_or(usize::MAX), Ordering::Relaxed);
@@ -125,18 +138,20 @@ impl Durability {
         lane.crowd.store(connections as u64, Ordering::Relaxed);
     }
 
-    /// The I/O thread whose connections have waited for the disk lately, if there is just one, and they are many.
-    pub(crate) fn partner(&self) -> Option<Partner> {
-        let mut lanes = self.lanes.iter().filter(|lane| lane.crowd.load(Ordering::Relaxed) > 0);
-        let lane = lanes.next().filter(|lane| lane.crowd.load(Ordering::Relaxed) >= MIN_CROWD)?;
+    /// The I/O threads whose connections have waited for the disk lately.
+    pub(crate) fn company(&self, now: Micros) -> Company {
+        let mut lanes = self.lanes.iter().filter(|lane| lane.crowd(now) > 0);
+        let Some(lane) = lanes.next() else { return Company::Nobody };
+        if lanes.next().is_some() || lane.crowd(now) < MIN_CROWD {
+            return Company::Unfit;
+        }
         let thread = Pid::from_raw(lane.thread.load(Ordering::Relaxed));
-        let core = lane.core.load(Ordering::Relaxed);
-        lanes.next().is_none().then_some(Partner { thread, core })
+        Company::One(Partner { thread, core: lane.core.load(Ordering::Relaxed) })
     }
 
     /// Connections that have waited for the disk lately.
-    pub(crate) fn crowd(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.crowd.load(Ordering::Relaxed)).sum()
+    pub(crate) fn crowd(&self, now: Micros) -> u64 {
+        self.lanes.iter().map(|lane| lane.crowd(now)).sum()
     }
 
     /// Wakes the disk's thread.
@@ -222,6 +237,26 @@ mod tests {
         assert_eq!(counts_after_sync(), [0, 1], "what it waited for is safe");
         durability.want(0, durability.ticket());
         assert_eq!(counts_after_sync(), [1, 1]);
+    }
+
+    #[test]
+    fn company_is_one_thread_with_many_that_wait_now() {
+        let (durability, now) = (Durability::new(2), Micros::from_secs(1));
+        assert_eq!(durability.company(now), Company::Nobody);
+        durability.set_crowd(0, 7, now);
+        assert_eq!(durability.company(now), Company::Unfit, "few");
+        durability.set_crowd(0, 50, now);
+        assert!(matches!(durability.company(now), Company::One(partner) if partner.thread == gettid()));
+        durability.set_crowd(1, 1, now);
+        assert_eq!((durability.company(now), durability.crowd(now)), (Company::Unfit, 51), "two threads");
+        let later = now + STALE + Micros(1);
+        durability.set_crowd(1, 20, later);
+        assert!(
+            matches!(durability.company(later), Company::One(_)),
+            "one of them has nothing to do any more"
+        );
+        assert_eq!(durability.crowd(later), 20);
+        assert_eq!(durability.company(later + STALE + Micros(1)), Company::Nobody);
     }
 
     #[test]

@@ -35,7 +35,18 @@ const TRIAL_LOOKS: u32 = 4;
 /// When nothing is to be done they stay where they are for so many looks.
 const LINGER_LOOKS: u32 = 100;
 
-/// The I/O thread whose connections wait for the disk, if there is just one.
+/// Which I/O threads the disk's thread works for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Company {
+    /// There is nothing to do.
+    Nobody,
+    /// One, for whose connections there is much to do.
+    One(Partner),
+    /// Several, or one with few connections; or the disk's thread does something else.
+    Unfit,
+}
+
+/// An I/O thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Partner {
     pub(crate) thread: Pid,
@@ -54,15 +65,16 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// `replies`: those that the disk's thread has released since its start. `partner`: `None` also if it has other work to do.
-    pub(crate) fn look(&mut self, now: Micros, replies: u64, partner: Option<Partner>) {
-        let seen = match partner {
-            None => Seen::Unfit,
-            Some(_) => self.measure(now, replies),
+    /// `replies`: those that the disk's thread has released since its start.
+    pub(crate) fn look(&mut self, now: Micros, replies: u64, company: Company) {
+        let seen = match company {
+            Company::Unfit => Seen::Unfit,
+            Company::Nobody | Company::One(_) => self.measure(now, replies),
         };
-        match (self.choice.choose(seen), partner) {
-            (true, Some(partner)) => self.sit_beside(partner),
-            _ => self.leave(),
+        match (self.choice.choose(seen), company) {
+            (true, Company::One(partner)) => self.sit_beside(partner),
+            (true, Company::Nobody) => {}
+            (true, Company::Unfit) | (false, _) => self.leave(),
         }
     }
 
@@ -157,7 +169,7 @@ impl Choice {
     /// Whether to sit together.
     fn choose(&mut self, seen: Seen) -> bool {
         match seen {
-            Seen::Unfit => self.is_together = false,
+            Seen::Unfit => self.part(),
             Seen::Quiet => {
                 // The last look has seen the end of something.
                 (self.rate, self.spare, self.looks) = (None, 0, 0);
@@ -170,8 +182,8 @@ impl Choice {
                 self.spare = if idle_percent < limit { 0 } else { self.spare + 1 };
                 if self.spare == 0 {
                     self.learn(rate);
-                } else if self.spare > 1 || !self.is_together {
-                    self.is_together = false;
+                } else if self.spare > 1 {
+                    self.part();
                 }
             }
         }
@@ -213,6 +225,11 @@ impl Choice {
         self.rates[1] >= self.rates[0] || self.rates[1] == 0
     }
 
+    /// What is better is looked at again when sitting together makes sense again.
+    fn part(&mut self) {
+        (self.is_together, self.looks, self.rate) = (false, 0, None);
+    }
+
     fn change(&mut self, is_together: bool) {
         if is_together != self.is_together {
             (self.is_together, self.looks, self.rate) = (is_together, 1, None);
@@ -252,6 +269,7 @@ mod tests {
         // A little more is idle once they share one.
         assert_eq!(looks(&mut choice, 40, [60_000, 72_000], 120), 40);
         assert_eq!(looks(&mut choice, 40, [60_000, 72_000], 150), 1, "once may be the end of a rush");
+        assert!(looks(&mut choice, 40, [60_000, 72_000], 20) > 30);
     }
 
     #[test]
@@ -261,7 +279,7 @@ mod tests {
         for _ in 0..20 {
             together += looks(&mut choice, 9, [60_000, 72_000], 20);
             looks(&mut choice, 1, [3_000, 3_000], 180);
-            (0..LINGER_LOOKS - 1).for_each(|_| drop(choice.choose(Seen::Quiet)));
+            (0..LINGER_LOOKS - 1).for_each(|_| _ = choice.choose(Seen::Quiet));
         }
         assert!(together > 160, "{together} of 180 looks");
         assert!(choice.rates.iter().all(|rate| [0, 60_000, 72_000].contains(rate)), "{choice:?}");

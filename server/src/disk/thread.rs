@@ -14,7 +14,7 @@
 use super::directory::Directory;
 use super::durability::Durability;
 use super::files::Files;
-use super::seat::Seat;
+use super::seat::{Company, Seat};
 use crate::shell::Clock;
 use engine::command::SaveOnExit;
 use engine::durable::{Journal, SnapshotProgress};
@@ -243,7 +243,7 @@ impl DiskThread {
     /// Half of those who wait for the disk again and again, if they are so quick that it comes together in `MIN_GATHER`. Else half
     /// of those that the last sync has seen.
     fn half(&self) -> u64 {
-        let crowd = self.durability.crowd() / 2;
+        let crowd = self.durability.crowd(self.synced_at) / 2;
         let is_quick = crowd * self.nanos_per_reply <= MIN_GATHER.0 * 1_000;
         if is_quick { crowd.max(self.expected / 2) } else { self.expected / 2 }
     }
@@ -465,8 +465,11 @@ impl DiskThread {
         let is_always = self.fsync() == AppendFsync::Always;
         self.durability.set_heeds_changes(!is_always);
         self.store.disk().set_makes_room(is_always);
-        let partner = self.durability.partner().filter(|_| is_always && self.snapshot.is_none());
-        self.seat.look(now.monotonic, self.replies, partner);
+        let company = match is_always && self.snapshot.is_none() {
+            true => self.durability.company(now.monotonic),
+            false => Company::Unfit,
+        };
+        self.seat.look(now.monotonic, self.replies, company);
         self.store.set_min_log_bytes(self.node.settings().snapshot_min_log_bytes.max(MIN_LOG_BYTES));
         if self.snapshot.is_some() || now.monotonic < self.next_snapshot_try || self.store.stats().is_failing
         {
