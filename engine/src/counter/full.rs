@@ -142,15 +142,15 @@ impl Full {
 
     /// See `Counter::merge`. What the shard's owner has taken over is dropped in the same step.
     pub(super) fn merge(&mut self, mut shard: PeerShard, basis: Basis) -> Merged {
-        let is_part_of_another =
-            |taken: &TakenOver| taken.member == shard.member() && shard.seq() <= taken.seq;
+        // Later states, too: they hold what was taken over, and what the departed has counted since counts for nobody.
+        let is_part_of_another = |taken: &TakenOver| taken.member == shard.member();
         if self.peers.iter().flat_map(PeerShard::taken_over).any(is_part_of_another)
             || self.inheritance.tags().iter().any(is_part_of_another)
         {
             return Merged::Stale;
         }
         for taken in shard.taken_over() {
-            self.peers.retain(|peer| peer.member() != taken.member || peer.seq() > taken.seq);
+            self.peers.retain(|peer| peer.member() != taken.member);
         }
         match self.peers.iter_mut().find(|peer| peer.member() == shard.member()) {
             Some(known) => known.merge(shard, basis, self.record.as_deref()),
@@ -188,6 +188,7 @@ mod tests {
     use crate::generation::{Observed, Record};
     use crate::ids::{Generation, MemberIndex, Seq};
     use crate::shard::{Horizons, PeerShard};
+    use crate::takeover::TakenOver;
     use crate::time::Micros;
     use crate::value::Value;
 
@@ -214,6 +215,26 @@ mod tests {
         let seen = Observed { member: OTHER, generation: Generation::ZERO, seq: FIRST, value: five() };
         let (generation, value) = (Generation { time: 7, author: 3 }, Value::from_units(100).unwrap());
         Record { generation, value, is_deletion: false, observed: vec![seen] }
+    }
+
+    #[test]
+    fn what_a_departed_member_has_counted_since_it_was_taken_over_counts_for_nobody() {
+        let (heir, later) = (MemberIndex(2), Seq { n: 9, ..FIRST });
+        let of = |member, seq, taken: &[TakenOver]| {
+            PeerShard::new(member, seq, Value::from_integer(5), 0, None, taken.to_vec())
+        };
+        let of_heir = || of(heir, FIRST, &[TakenOver { member: OTHER, seq: FIRST }]);
+        for is_late in [false, true] {
+            let mut counter = Counter::new(b"a", PrecisionId(0));
+            let mut shards = [of(OTHER, later, &[]), of_heir()];
+            if is_late {
+                shards.reverse();
+            }
+            for shard in shards {
+                counter.merge(shard, Generation::ZERO.into());
+            }
+            assert_eq!(counter.total(ms(1), &Horizons::default()), Value::from_integer(5), "{is_late}");
+        }
     }
 
     #[test]
