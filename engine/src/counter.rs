@@ -511,7 +511,7 @@ impl Counter {
         }
         let inherited = full.inheritance.restate(&record);
         let seen = record.observed_of(MemberIndex::SELF);
-        let amount = full.amount_for(seen) - inherited;
+        let amount = full.amount_for(seen).wrapping_sub(inherited);
         let is_counted = full.seq != Seq::ZERO || own != 0 || !full.subtracted.is_empty();
         if is_counted {
             // After a crash the SET may have observed it in a generation that is not known here any more.
@@ -522,13 +522,13 @@ impl Counter {
             full.subtracted.collapse();
         }
         if let Some(trail) = &mut full.trail {
-            trail.shift_own(-amount);
+            trail.shift_own(amount.wrapping_neg());
         }
         full.generation = record.generation;
         full.replace_record(record);
         full.is_restated = is_counted || is_born_anew;
         full.track = None;
-        self.put_own(Value::saturating_from_units(own - amount));
+        self.put_own(Value::saturating_from_units(own.wrapping_sub(amount)));
         true
     }
 

@@ -114,7 +114,7 @@ impl Record {
         if own.generation == self.generation {
             return own.value.units();
         }
-        own.value.units() - subtracted.amount_for(self.observed_of(own.member), own.generation)
+        own.value.units().wrapping_sub(subtracted.amount_for(self.observed_of(own.member), own.generation))
     }
 }
 
@@ -129,6 +129,11 @@ pub(crate) const MAX_SUBTRACTIONS: usize = 65_536;
 
 /// Most of them that others keep of it, for the case that its owner loses them in a crash.
 pub(crate) const MAX_KEPT: usize = 64;
+
+/// All amounts together, modulo 2^128: many of them may lie beyond the range of a value, what is left in the end does not.
+fn sum<'a>(subtractions: impl IntoIterator<Item = &'a (Generation, i128)>) -> i128 {
+    subtractions.into_iter().fold(0, |sum, (_, amount)| sum.wrapping_add(*amount))
+}
 
 /// What an owner has subtracted from its shard, oldest first: (the generation that it left, the amount).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,11 +159,11 @@ impl Subtractions {
     pub(crate) fn amount_with(&self, seen: Option<&Observed>, own: Generation, unseen: usize) -> i128 {
         let oldest = self.0.first().map_or(own, |(left, _)| *left);
         match seen.filter(|seen| seen.generation >= oldest) {
-            None => -self.0.iter().map(|(_, amount)| amount).sum::<i128>(),
+            None => sum(&self.0).wrapping_neg(),
             Some(seen) => {
                 let numbered = self.0.iter().enumerate();
                 let since = numbered.filter(|(n, (left, _))| *left >= seen.generation || *n >= unseen);
-                seen.value.units() - since.map(|(_, (_, amount))| amount).sum::<i128>()
+                seen.value.units().wrapping_sub(sum(since.map(|(_, subtraction)| subtraction)))
             }
         }
     }
@@ -184,9 +189,9 @@ impl Subtractions {
         let excess = self.0.len().saturating_sub(max);
         if excess > 0 {
             let middle = max / 2;
-            let sum = self.0.drain(middle..middle + excess).map(|(_, amount)| amount).sum();
+            let excess = sum(&self.0.drain(middle..middle + excess).collect::<Vec<_>>());
             let before = &mut self.0[middle - 1].1;
-            *before = before.saturating_add(sum);
+            *before = before.wrapping_add(excess);
         }
     }
 
@@ -205,7 +210,7 @@ impl Subtractions {
 
     /// Makes one of all: nobody can have observed the shard between two of them.
     pub(crate) fn collapse(&mut self) {
-        let sum: i128 = self.0.iter().map(|(_, amount)| amount).sum();
+        let sum = sum(&self.0);
         self.0.truncate(1);
         match self.0.first_mut() {
             Some((_, amount)) if sum != 0 => *amount = sum,
@@ -230,6 +235,23 @@ impl Subtractions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_beyond_all_range_come_out_right_where_what_is_left_is_within() {
+        let generation = |time| Generation { time, ..Generation::ZERO };
+        // 40 times as much as a value can be has been counted and SET away.
+        let most = Value::MAX.units();
+        let subtracted = Subtractions((1..=40).map(|time| (generation(time), most)).collect());
+        let (member, seq) = (MemberIndex::SELF, Seq::ZERO);
+        let seen = Observed { member, generation: generation(2), seq, value: Value::ZERO };
+        let record = Record { generation: generation(42), observed: vec![seen], ..Record::default() };
+        let own = Stated { member, generation: generation(41), seq, value: Value::ZERO };
+        assert_eq!(record.leaves(&own, &subtracted), (39i128).wrapping_mul(most));
+        // And SET away the other way round: nothing is left.
+        let mut both = subtracted.clone();
+        (41..=79).for_each(|time| both.note(generation(time), -most));
+        assert_eq!(record.leaves(&Stated { generation: generation(80), ..own }, &both), 0);
+    }
 
     #[test]
     fn of_too_many_subtractions_those_in_the_middle_become_one() {

@@ -111,7 +111,7 @@ impl Counter {
         let Some(since) = &mut full.since_start else { return };
         since.seen = (counted != 0).then_some((left, counted));
         if let Some((_, amount)) = full.subtracted.0.last_mut() {
-            *amount += unknown;
+            *amount = amount.wrapping_add(unknown);
         }
         self.put_own(Value::ZERO);
     }
@@ -121,7 +121,7 @@ impl Subtractions {
     /// Counted since a start and seen by a SET of that start: part of the last subtraction.
     fn include(&mut self, (left, seen): (Generation, i128)) {
         match self.0.last_mut() {
-            Some((last, amount)) if *last >= left => *amount += seen,
+            Some((last, amount)) if *last >= left => *amount = amount.wrapping_add(seen),
             Some(_) | None => self.note(left, seen),
         }
     }
@@ -188,7 +188,7 @@ impl Full {
             self.subtracted.note(copy.generation, amount);
             self.generation = record.generation;
             self.is_restated = true;
-            units -= amount;
+            units = units.wrapping_sub(amount);
         }
         if let Some(start) = &mut self.since_start {
             start.former = self.subtracted.0.len();
@@ -246,11 +246,11 @@ impl Full {
             Some(record) => (record.leaves(&base, &base_subtracted), record.leaves(&copy, &subtracted)),
             None => (base_units, copy_units),
         };
-        let seen = (copy_units - after) - (base_units - before);
+        let seen = copy_units.wrapping_sub(after).wrapping_sub(base_units.wrapping_sub(before));
         if seen != 0 && self.generation > copy.generation {
             self.subtracted.note(copy.generation, seen);
         }
-        let gained = (after - before).saturating_sub(held);
+        let gained = after.wrapping_sub(before).saturating_sub(held);
         if gained != 0 {
             // Others have passed over what came before this life: it is said anew.
             (self.is_restated, self.track) = (true, None);
