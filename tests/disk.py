@@ -327,7 +327,7 @@ class SlowDisk:
 
 
 # A client on a quiet machine waits some 0.1 ms; a call of the slow disk takes several seconds.
-LONGEST_WAIT_SECS = 1
+LONGEST_WAIT_SECS = 0.5
 
 
 def nobody_waits(client, secs, *requests):
@@ -630,7 +630,7 @@ def memory_limit_refuses_new_counters_only():
                         made += 1
                     except Refused as refusal:
                         is_full = errors.add(str(refusal)) or True
-            wait_until(lambda: client.info()["log_behind_bytes"] == client.info()["log_behind_counters"] == "0", 20, client.info)
+            wait_until(lambda: client.info()["log_behind_bytes"] == client.info()["log_behind_counters"] == "0", 10, client.info)
             time.sleep(0.3)
         (error,) = errors
         assert error == "OOM command not allowed when used memory > 'maxmemory'.", error

@@ -327,7 +327,7 @@ impl Counter {
             && subscribers == 0
             && !is_unpublished;
         let own = self.own();
-        let (sum, subtractions) = (subtracted.sum_if_one(), subtracted.0.len());
+        let sum = subtracted.sum_if_one();
         match record {
             None if is_plain && generation.is_zero() && subtracted.is_empty() => {}
             Some(record)
@@ -354,16 +354,8 @@ impl Counter {
                         let counted = recovery::counted_in(&earlier);
                         let value = Value::saturating_from_units(own.units().saturating_sub(counted));
                         let base = Stated { member: MemberIndex::SELF, generation, seq, value };
-                        let base_subtracted = subtracted.clone();
-                        let former = subtractions;
-                        Box::new(SinceStart {
-                            earlier,
-                            subtractions,
-                            former,
-                            base,
-                            base_subtracted,
-                            ..SinceStart::default()
-                        })
+                        let begun = SinceStart::from_state(base, subtracted.clone());
+                        Box::new(SinceStart { earlier, ..begun })
                     }),
                     subtracted,
                     peers,

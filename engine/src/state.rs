@@ -189,7 +189,9 @@ pub(crate) fn encode(
     if own_generation != generation {
         out.put_generation(own_generation);
     }
-    put_subtractions(&subtracted, out);
+    if !subtracted.is_empty() {
+        out.put_subtractions(&subtracted);
+    }
     let Some(full) = full else { return };
     put_inheritance(full.inheritance(), numbers, out);
     if let Some(since) = full.since_start() {
@@ -242,18 +244,6 @@ fn put_inheritance(inheritance: &Inheritance, numbers: &mut impl Number, out: &m
     }
 }
 
-/// Nothing at all if there is nothing.
-fn put_subtractions(subtracted: &Subtractions, out: &mut Vec<u8>) {
-    if subtracted.is_empty() {
-        return;
-    }
-    out.put_unsigned(subtracted.0.len() as u128);
-    for (left, units) in &subtracted.0 {
-        out.put_generation(*left);
-        out.put_signed(*units);
-    }
-}
-
 fn put_peer(peer: &PeerShard, record: Generation, at: At<'_>, numbers: &mut impl Number, out: &mut Vec<u8>) {
     let generation = peer.generation(record);
     let moving = peer.moving().map_or(0, |_| peer_flag::MOVING);
@@ -273,7 +263,7 @@ fn put_peer(peer: &PeerShard, record: Generation, at: At<'_>, numbers: &mut impl
         out.put_generation(generation);
     }
     if let Some(subtracted) = peer.subtracted() {
-        put_subtractions(subtracted, out);
+        out.put_subtractions(subtracted);
     }
     if !peer.taken_over().is_empty() {
         let known: Vec<(u16, Seq)> = (peer.taken_over().iter())
@@ -326,7 +316,7 @@ pub(crate) fn decode(bytes: &[u8], members: &impl Member) -> Decoded<State> {
         state.generation = reader.generation("own generation")?;
     }
     if has(flag::SUBTRACTED) {
-        state.subtracted = read_subtractions(&mut reader)?;
+        state.subtracted = reader.subtractions(MAX_SUBTRACTIONS)?;
     }
     if has(flag::INHERITED) {
         state.inheritance = read_inheritance(&mut reader, members)?;
@@ -385,15 +375,6 @@ fn read_observed(reader: &mut Reader<'_>, members: &impl Member) -> Decoded<Vec<
     Ok(observed)
 }
 
-fn read_subtractions(reader: &mut Reader<'_>) -> Decoded<Subtractions> {
-    let mut subtracted = Subtractions::default();
-    for _ in 0..read_count(reader, MAX_SUBTRACTIONS, "subtractions")? {
-        let left = reader.generation("subtraction")?;
-        subtracted.note(left, reader.signed("subtraction")?);
-    }
-    Ok(subtracted)
-}
-
 fn read_peer(reader: &mut Reader<'_>, record: Option<&Record>, members: &impl Member) -> Decoded<PeerShard> {
     let flags = reader.u8("flags of a peer's shard")?;
     if flags & !peer_flag::ALL != 0 {
@@ -412,7 +393,7 @@ fn read_peer(reader: &mut Reader<'_>, record: Option<&Record>, members: &impl Me
     };
     let mut basis = Basis::from(generation);
     if flags & peer_flag::SUBTRACTED != 0 {
-        basis.subtracted = read_subtractions(reader)?;
+        basis.subtracted = reader.subtractions(MAX_SUBTRACTIONS)?;
     }
     let mut taken_over = Vec::new();
     if flags & peer_flag::TAKEN_OVER != 0 {

@@ -241,11 +241,7 @@ impl Update<'_> {
             frame.put_u8(self.excursion.0);
         }
         if !self.subtracted.is_empty() {
-            frame.put_unsigned(self.subtracted.0.len() as u128);
-            for (left, amount) in &self.subtracted.0 {
-                frame.put_generation(*left);
-                frame.put_signed(*amount);
-            }
+            frame.put_subtractions(&self.subtracted);
         }
         if used == self.decimals {
             let mut text = Vec::new();
@@ -318,17 +314,10 @@ fn read_shard_value(reader: &mut Reader<'_>) -> Decoded<(Value, u8, Excursion, S
         0 => Excursion::NONE,
         _ => Excursion(reader.u8("excursion")?),
     };
-    let mut subtracted = Subtractions::default();
-    if first & WITH_SUBTRACTED != 0 {
-        let count: usize = reader.number("subtractions")?;
-        if count > MAX_KEPT {
-            return Err(DecodeError { what: "subtractions" });
-        }
-        for _ in 0..count {
-            let left = reader.generation("subtraction")?;
-            subtracted.note(left, reader.signed("subtraction")?);
-        }
-    }
+    let subtracted = match first & WITH_SUBTRACTED {
+        0 => Subtractions::default(),
+        _ => reader.subtractions(MAX_KEPT)?,
+    };
     let value = match first & WITH_FEWER {
         0 => reader.value_with(decimals, "value")?,
         _ => reader.value("value")?,

@@ -10,6 +10,7 @@
 //!
 //! Example: 12.5 is `01 fa 01`: one decimal, 125 zigzagged to 250.
 
+use crate::generation::Subtractions;
 use crate::ids::{Generation, NODE_ID_LEN, NodeId, Seq};
 use crate::value::Value;
 use std::fmt;
@@ -59,6 +60,15 @@ pub(crate) trait Put {
         self.put_unsigned(seq.incarnation.into());
         self.put_unsigned(seq.n.into());
     }
+    /// Their number, then each.
+    fn put_subtractions(&mut self, subtracted: &Subtractions) {
+        self.put_unsigned(subtracted.0.len() as u128);
+        for (left, amount) in &subtracted.0 {
+            self.put_generation(*left);
+            self.put_signed(*amount);
+        }
+    }
+
     fn put_generation(&mut self, generation: Generation) {
         self.put_unsigned(generation.time.into());
         self.put_unsigned(generation.author.into());
@@ -178,6 +188,20 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn seq(&mut self, what: &'static str) -> Decoded<Seq> {
         Ok(Seq { incarnation: self.number(what)?, n: self.number(what)? })
+    }
+
+    pub(crate) fn subtractions(&mut self, max: usize) -> Decoded<Subtractions> {
+        let what = "subtractions";
+        let count: usize = self.number(what)?;
+        if count > max {
+            return Err(DecodeError { what });
+        }
+        let mut subtracted = Subtractions::default();
+        for _ in 0..count {
+            let left = self.generation(what)?;
+            subtracted.note(left, self.signed(what)?);
+        }
+        Ok(subtracted)
     }
 
     pub(crate) fn generation(&mut self, what: &'static str) -> Decoded<Generation> {

@@ -6,7 +6,7 @@
 //! meanwhile and costs memory until the member is back or is forgotten. Parts that cancel out (+1 here, -1 there) are not
 //! zero: the member with the lowest id deletes such a counter as a client would, which makes them so.
 //!
-//! So a counter waits as well for a shard that the SET in force has seen and that is not here yet: its owner may remember
+//! A counter waits as well for a shard that the SET in force has seen and that is not here yet: its owner may remember
 //! subtractions of it for as long as it does not know that all have that state.
 //!
 //! Each stream remembers the seq of the last counter that was removed from it: a reader below that, which has lost

@@ -3,8 +3,8 @@
 //! Under `appendfsync always`, where many wait for each sync, the two take turns: what one has done the other goes on with.
 //! Where clients take what other cores there are, Linux moves both to and fro, and each then waits behind a client's thread
 //! while the core that it left is idle; on one core together they answer a fifth more (docs/decisions/sharing-a-sync.md). So
-//! they are held on one core while that is so: while there is one such I/O thread, it is busy, and the machine has no core to spare. Now
-//! and then the other way is tried for a moment; what has answered more stays.
+//! they are held on one core while there is one such I/O thread, it is busy, and the machine has no core to spare. Now and
+//! then the other way is tried for a moment; what has answered more stays.
 
 use crate::crew;
 use engine::time::Micros;
@@ -103,8 +103,10 @@ impl Seat {
         if allowed.is_set(partner.core) != Ok(true) || core.set(partner.core).is_err() {
             return;
         }
-        if hold(partner.thread, &core) {
-            self.beside = Some((partner.thread, allowed));
+        // Also if the system has refused it for one of the two: so the other is let go in the next step.
+        self.beside = Some((partner.thread, allowed));
+        if !hold(partner.thread, &core) {
+            self.leave();
         }
     }
 
@@ -115,10 +117,10 @@ impl Seat {
     }
 }
 
-/// Has that thread and the calling one run on these cores only. If the system refuses, they stay as they are.
+/// Has that thread and the calling one run on these cores only. False if the system refuses that for one of them.
 fn hold(thread: Pid, cores: &CpuSet) -> bool {
     let this = Pid::from_raw(0);
-    sched_setaffinity(thread, cores).and_then(|()| sched_setaffinity(this, cores)).is_ok()
+    [thread, this].map(|thread| sched_setaffinity(thread, cores).is_ok()) == [true; 2]
 }
 
 /// What there was to see since the last look.
