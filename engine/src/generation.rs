@@ -157,7 +157,7 @@ impl Subtractions {
     /// The same if it is known that nothing of the subtractions from number `unseen` on had been observed, whatever generation
     /// they left: a node that has lost its counters in a crash may SET a lower one than before.
     pub(crate) fn amount_with(&self, seen: Option<&Observed>, own: Generation, unseen: usize) -> i128 {
-        let oldest = self.0.first().map_or(own, |(left, _)| *left);
+        let oldest = self.oldest().unwrap_or(own);
         match seen.filter(|seen| seen.generation >= oldest) {
             None => sum(&self.0).wrapping_neg(),
             Some(seen) => {
@@ -166,6 +166,12 @@ impl Subtractions {
                 seen.value.units().wrapping_sub(sum(since.map(|(_, subtraction)| subtraction)))
             }
         }
+    }
+
+    /// The lowest generation that is remembered to have been left. What a life before had counted may come back after later
+    /// ones were.
+    pub(crate) fn oldest(&self) -> Option<Generation> {
+        self.0.iter().map(|(left, _)| *left).min()
     }
 
     /// Notes a subtraction.

@@ -244,7 +244,10 @@ impl Full {
             None => (base_units, copy_units),
         };
         let seen = copy_units.wrapping_sub(after).wrapping_sub(base_units.wrapping_sub(before));
-        if seen != 0 && self.generation > copy.generation {
+        // Noted though it be nothing, if another SET may have seen the copy, which is older than all that is remembered.
+        if self.generation > copy.generation
+            && (seen != 0 || self.subtracted.oldest().is_none_or(|oldest| oldest > copy.generation))
+        {
             self.subtracted.note(copy.generation, seen);
         }
         let gained = after.wrapping_sub(before).saturating_sub(held);
@@ -488,6 +491,17 @@ mod tests {
         // The same again by a SET that knew nothing of it.
         counter.learn(record(7, &[(generation(5), seq(1, 7), 15)]), Seq::ZERO);
         assert_eq!(own(&counter), "4");
+    }
+
+    #[test]
+    fn what_comes_back_below_a_set_of_this_life_may_have_been_seen_by_the_one_that_wins() {
+        let mut counter = started();
+        set(&mut counter, 5);
+        publish(&mut counter, 2);
+        counter.recover(copy(Generation::ZERO, seq(1, 3), 30), 2, NOW);
+        assert_eq!(own(&counter), "30", "the own SET has not seen it");
+        counter.learn(record(6, &[(Generation::ZERO, seq(1, 3), 30)]), Seq::ZERO);
+        assert_eq!(own(&counter), "0");
     }
 
     #[test]

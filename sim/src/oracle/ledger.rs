@@ -258,9 +258,12 @@ impl Ledger {
         record.is_none_or(|record| is_among(record.acquainted.as_ref(), author))
     }
 
-    /// What the SET of a generation itself had seen of an author, and at which number of the author's.
+    /// What the SET of a generation, or one that it had seen, had seen of an author, and at which number of the author's.
     pub(crate) fn seen(&self, author: NodeId, generation: Generation) -> Option<(Range, Seq)> {
-        let record = self.sets.get(&generation?)?;
+        let mut record = self.sets.get(&generation?)?;
+        while !record.seen.contains_key(&author) && is_among(record.acquainted.as_ref(), author) {
+            record = self.sets.get(&record.previous?)?;
+        }
         Some((*record.seen.get(&author)?, *record.seqs.get(&author)?))
     }
 

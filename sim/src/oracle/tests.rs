@@ -249,6 +249,25 @@ fn a_set_by_a_stranger_may_bring_back_what_a_set_has_seen_or_not() {
 }
 
 #[test]
+fn what_a_set_took_a_dead_node_for_is_what_is_left_of_it_also_once_the_counter_was_removed() {
+    let mut oracle = after_increments(&[5, 10]);
+    // Node 2 follows a line that has passed the truth, deletes the counter, and node 1 is gone for good.
+    let (before, generation) = (knowing(shard(None, 1, 5)), Some((1, id(2).author(0))));
+    let observed = BTreeMap::from([(id(1), shard(None, 1, 20))]);
+    let deleted = CounterState { generation, observed, ..before.clone() };
+    let around = Around { read_before: None, before: &before, after: &deleted };
+    oracle.set(place(2, 4_000), 0, Value::ZERO, around);
+    oracle.crashed(id(1), (0, 0), true, |_| vec![Survivor { id: id(2), state: deleted.clone() }]);
+    oracle.note_forgotten(id(1));
+    oracle.look(place(2, 5_000), 0, &deleted);
+    oracle.look(place(2, 6_000), 0, &CounterState::default());
+    let after = set_by(&mut oracle, 2, (2, 100), &CounterState::default());
+    assert_eq!(oracle.violations, Vec::<String>::new());
+    assert_eq!(oracle.settled(0, &[finding(2, 100, after.clone())]), Ok(()));
+    assert!(oracle.settled(0, &[finding(2, 121, after)]).is_err(), "nobody has counted that");
+}
+
+#[test]
 fn a_lower_set_stays_in_force_only_where_a_higher_one_was_removed_among_strangers() {
     let is_right = |has_met: bool| {
         let mut oracle = after_increments(&[5]);
