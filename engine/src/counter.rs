@@ -549,12 +549,15 @@ impl Counter {
         let Some(shard) = full.take_peer(departed) else { return false };
         let generation = full.record_generation();
         let stated = shard.stated(generation, now, horizons);
-        // Nobody else will restate it.
-        let none = Subtractions::default();
-        let subtracted = shard.subtracted().unwrap_or(&none);
+        // Nobody else will restate it, so what follows from the record in force has to be written down.
+        let in_force = full.record().filter(|record| record.generation == stated.generation);
+        let subtracted = match shard.subtracted() {
+            Some(subtracted) => subtracted.clone(),
+            None => in_force.map(|record| Subtractions::by(record, departed)).unwrap_or_default(),
+        };
         let counts =
-            full.record().map_or(stated.value.units(), |record| record.counts_beside(&stated, subtracted));
-        full.inheritance.add(Inherited { departed: stated, counts, told: Seq::ZERO });
+            full.record().map_or(stated.value.units(), |record| record.counts_beside(&stated, &subtracted));
+        full.inheritance.add(Inherited { departed: stated, subtracted, counts, told: Seq::ZERO });
         if let Some(trail) = &mut full.trail {
             trail.shift_own(counts);
         }

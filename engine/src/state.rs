@@ -16,6 +16,7 @@
 //! | own generation | generation | GENERATION: it is not the record's |
 //! | subtracted | count, then each: generation, signed units | SUBTRACTED |
 //! | inherited | count, then each: node, generation, seq, value, counts (signed units), told (seq) | INHERITED: shards of departed members within the own one |
+//! | subtracted from those | of each: count, then each: generation, signed units | INHERITED_SUBTRACTED: in the same order |
 //! | counted since the start | count, then each: incarnation, signed units | SINCE_START: the own shard was being recovered from peers |
 //! | peers' shards | count, then each as below | PEERS |
 //!
@@ -71,7 +72,8 @@ mod flag {
     pub(super) const SUBTRACTED: u32 = 1024;
     pub(super) const SINCE_START: u32 = 2048;
     pub(super) const INHERITED: u32 = 4096;
-    pub(super) const ALL: u32 = 8191;
+    pub(super) const INHERITED_SUBTRACTED: u32 = 8192;
+    pub(super) const ALL: u32 = 16_383;
 }
 
 /// Flags of a peer's shard.
@@ -160,6 +162,7 @@ pub(crate) fn encode(
             (full.record_seq != Seq::ZERO && record.is_some(), flag::RECORD_SEQ),
             (full.is_restated || full.track.is_some(), flag::UNPUBLISHED),
             (!full.inheritance().is_empty(), flag::INHERITED),
+            (full.inheritance().has_subtractions(), flag::INHERITED_SUBTRACTED),
             (full.since_start().is_some(), flag::SINCE_START),
             (!full.peers().is_empty(), flag::PEERS),
         ];
@@ -234,13 +237,16 @@ fn put_inheritance(inheritance: &Inheritance, numbers: &mut impl Number, out: &m
     let known: Vec<(u16, &Inherited)> =
         inheritance.iter().filter_map(|part| Some((numbers.number(part.departed.member)?, part))).collect();
     out.put_unsigned(known.len() as u128);
-    for (number, part) in known {
-        out.put_unsigned(number.into());
+    for (number, part) in &known {
+        out.put_unsigned((*number).into());
         out.put_generation(part.departed.generation);
         out.put_seq(part.departed.seq);
         out.put_value(part.departed.value);
         out.put_signed(part.counts);
         out.put_seq(part.told);
+    }
+    if inheritance.has_subtractions() {
+        known.iter().for_each(|(_, part)| out.put_subtractions(&part.subtracted));
     }
 }
 
@@ -319,7 +325,7 @@ pub(crate) fn decode(bytes: &[u8], members: &impl Member) -> Decoded<State> {
         state.subtracted = reader.subtractions(MAX_SUBTRACTIONS)?;
     }
     if has(flag::INHERITED) {
-        state.inheritance = read_inheritance(&mut reader, members)?;
+        state.inheritance = read_inheritance(&mut reader, members, has(flag::INHERITED_SUBTRACTED))?;
     }
     if has(flag::SINCE_START) {
         let mut since = Vec::new();
@@ -407,8 +413,12 @@ fn read_peer(reader: &mut Reader<'_>, record: Option<&Record>, members: &impl Me
     Ok(peer)
 }
 
-fn read_inheritance(reader: &mut Reader<'_>, members: &impl Member) -> Decoded<Inheritance> {
-    let mut inheritance = Inheritance::default();
+fn read_inheritance(
+    reader: &mut Reader<'_>,
+    members: &impl Member,
+    has_subtractions: bool,
+) -> Decoded<Inheritance> {
+    let mut parts = Vec::new();
     for _ in 0..read_count(reader, MAX_MEMBERS, "inherited")? {
         let departed = Stated {
             member: read_member(reader, members)?,
@@ -417,9 +427,14 @@ fn read_inheritance(reader: &mut Reader<'_>, members: &impl Member) -> Decoded<I
             value: reader.value("inherited")?,
         };
         let (counts, told) = (reader.signed("inherited")?, reader.seq("inherited")?);
-        inheritance.add(Inherited { departed, counts, told });
+        parts.push(Inherited { departed, subtracted: Subtractions::default(), counts, told });
     }
-    Ok(inheritance)
+    if has_subtractions {
+        for part in &mut parts {
+            part.subtracted = reader.subtractions(MAX_SUBTRACTIONS)?;
+        }
+    }
+    Ok(parts.into_iter().collect())
 }
 
 #[cfg(test)]
@@ -495,8 +510,10 @@ mod tests {
     prop_compose! {
         fn inherited()(
             member in 1u16..9, generation in generation(), seq in seq(), value in value(), counts: i128, told in seq(),
+            subtracted in vec((generation(), any::<i128>()), 0..2),
         ) -> Inherited {
-            Inherited { departed: Stated { member: MemberIndex(member), generation, seq, value }, counts, told }
+            let departed = Stated { member: MemberIndex(member), generation, seq, value };
+            Inherited { departed, subtracted: Subtractions(subtracted), counts, told }
         }
     }
 
@@ -525,11 +542,7 @@ mod tests {
                 record,
                 is_unpublished,
                 subtracted: Subtractions(subtracted),
-                inheritance: {
-                    let mut inheritance = Inheritance::default();
-                    inherited.into_iter().for_each(|part| inheritance.add(part));
-                    inheritance
-                },
+                inheritance: inherited.into_iter().collect(),
                 since_start,
                 peers: peers.collect(),
             }
@@ -597,10 +610,13 @@ mod tests {
             peers: vec![subtracted_from],
             ..State::default()
         };
-        let mut inheritance = Inheritance::default();
         let departed =
             Stated { member: MemberIndex(4), generation: older, seq: seq_of(2, 3), value: parse("2") };
-        inheritance.add(Inherited { departed, counts: -1, told: seq_of(4, 1) });
+        let inherited = |subtracted| Inherited { departed, subtracted, counts: -1, told: seq_of(4, 1) };
+        let of_one_subtracted_from = State {
+            inheritance: [inherited(Subtractions(vec![(older, 7)]))].into_iter().collect(),
+            ..State::default()
+        };
         let everything = State {
             own: parse("1"),
             decimals: 0,
@@ -611,7 +627,7 @@ mod tests {
             record_seq: seq_of(4, 127),
             is_unpublished: true,
             subtracted: Subtractions(vec![(older, -3)]),
-            inheritance,
+            inheritance: [inherited(Subtractions::default())].into_iter().collect(),
             since_start: Some(vec![(3, 1)]),
             peers: vec![moving, resting],
         };
@@ -619,6 +635,7 @@ mod tests {
             (only_counted, "01000054"),
             (was_set, "010b011d03023525ac0202000e"),
             (with_subtractions, "01d8040000ac02020000010001010102000601080401010209050201010eac020201"),
+            (of_one_subtracted_from, "018060000001080101020300040104010101010e"),
             (
                 everything,
                 "01fc3f0002048001ac02020000047f0100010101020006010101010105010801010203000401040101030202\
@@ -637,7 +654,7 @@ mod tests {
 
     #[test]
     fn a_later_version_or_an_unknown_flag_is_named_as_such() {
-        for bytes in [&[2, 0, 0, 0][..], &[1, 0x80, 0x40, 0, 0]] {
+        for bytes in [&[2, 0, 0, 0][..], &[1, 0x80, 0x80, 1, 0, 0]] {
             assert_eq!(decode(bytes, &Doubled).unwrap_err().what, NEWER);
         }
     }
