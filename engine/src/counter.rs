@@ -570,7 +570,11 @@ impl Counter {
 
     /// Joins what is known of a peer's shard with what has come.
     pub(crate) fn merge(&mut self, shard: PeerShard, basis: Basis) -> Merged {
-        self.make_full().merge(shard, basis)
+        let member = shard.member();
+        let full = self.make_full();
+        let merged = full.merge(shard, basis);
+        full.is_restated |= merged == Merged::Advanced && full.must_tell(member);
+        merged
     }
 
     /// The same, and remembers the line that is replaced for those who ask what it said. Its owner has vouched for it up to

@@ -86,6 +86,17 @@ impl Record {
             || self.observed_of(shard.member).is_none_or(|seen| shard.seq > seen.seq)
     }
 
+    /// Whether it is known what a shard counts under this record. If it is stated in another generation than the author has seen,
+    /// its owner alone knows what that generation's SET subtracted from it, and counts that again on learning of this one. (Of a
+    /// shard of which nothing was known, nothing was subtracted.)
+    pub(crate) fn is_clear(&self, shard: &Stated) -> bool {
+        shard.generation >= self.generation
+            || match self.observed_of(shard.member) {
+                None => shard.generation.is_zero() || shard.seq == Seq::ZERO,
+                Some(seen) => shard.generation == seen.generation,
+            }
+    }
+
     /// What a shard adds to the total in units of 10^-17, under this record.
     pub(crate) fn counts(&self, shard: &Stated) -> i128 {
         let value = shard.value.units();

@@ -603,7 +603,12 @@ impl Keyspace {
     fn note_own_change(&self, counter: &mut Counter, before: Before, cause: Cause, now: Micros) -> bool {
         let is_restated = counter.generation() != before.generation;
         let (own, is_moved) = (counter.own(), counter.own() != before.own);
-        if !is_restated && !is_moved && cause != Cause::Takeover {
+        let has_more_to_say = match cause {
+            Cause::Takeover => true,
+            Cause::Publication => counter.full().is_some_and(|full| full.is_restated),
+            Cause::Command | Cause::Recovery => false,
+        };
+        if !is_restated && !is_moved && !has_more_to_say {
             return false;
         }
         let is_counted = is_moved && !is_restated && matches!(cause, Cause::Command | Cause::Publication);

@@ -8,7 +8,7 @@
 //! Invariants: at most `MAX_OWN` pasts and `MAX_REPLACED` lines per member; at the limit neighbours become one, which
 //! makes bounds wider and never wrong. Nothing here changes what GET reads.
 
-use crate::generation::{Record, Stated};
+use crate::generation::{Observed, Record, Stated};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::shard::{Horizons, PeerShard};
 use crate::time::Micros;
@@ -341,22 +341,13 @@ impl View<'_> {
     }
 
     /// What a shard counts. One that the SET's author has seen may have moved on since, along the same line: then its copy
-    /// counts nothing here, and the truth the difference. One that is stated in another generation than the author has seen
-    /// counts also what that generation's SET subtracted from it, which its owner alone knows until it has restated the shard.
-    /// (Of one of which nothing was known, nothing was subtracted.)
+    /// counts nothing here, and the truth the difference.
     fn counted(&self, shard: &Stated) -> Option<Span> {
         let Some(record) = self.record else { return Some(Span::exactly(shard.value.units())) };
         let counted = Span::exactly(record.counts(shard));
-        if shard.generation >= record.generation {
-            return Some(counted);
-        }
-        match record.observed_of(shard.member) {
-            None => (shard.generation.is_zero() || shard.seq == Seq::ZERO).then_some(counted),
-            Some(seen) if shard.generation == seen.generation => {
-                Some(counted.including(Span::exactly(shard.value.units().saturating_sub(seen.value.units()))))
-            }
-            Some(_) => None,
-        }
+        let seen = record.observed_of(shard.member).filter(|_| shard.generation < record.generation);
+        let since = |seen: &Observed| Span::exactly(shard.value.units().saturating_sub(seen.value.units()));
+        record.is_clear(shard).then(|| seen.map_or(counted, |seen| counted.including(since(seen))))
     }
 }
 

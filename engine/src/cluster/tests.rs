@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clients::Peer as ClientPeer;
-use crate::keyspace::NoRoom;
+use crate::keyspace::{Fate, NoRoom};
 use crate::node::{NodeConfig, ProcessInfo, Shell};
 use crate::session::Session;
 use crate::settings::Settings;
@@ -346,6 +346,31 @@ fn deleted_counters_are_gone_everywhere() {
     world.run(Micros::from_secs(20));
     for host in 0..3 {
         assert_eq!(world.ask(host, "DBSIZE"), ":0|");
+    }
+}
+
+#[test]
+fn a_set_that_others_have_removed_already_is_told_to_a_cluster_that_joins() {
+    let mut world = World::new(4);
+    world.meet(0, 1);
+    world.meet(2, 3);
+    world.run(Micros::from_secs(3));
+    // What is counted here is stated in the generation in which the counter had disappeared.
+    world.ask(2, "INCRBY a 5");
+    world.ask(2, "DEL a");
+    world.run(Micros::from_secs(20));
+    world.ask(2, "INCRBY a 7");
+    world.ask(0, "INCRBY a 1");
+    world.ask(0, "DEL a");
+    world.run(Micros::from_millis(20));
+    world.hosts[0].node.keyspace.collect_zeros(Micros::NEVER, |_, _| Fate::Removed);
+    for (one, other) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
+        world.meet(one, other);
+    }
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "7");
+    for answer in world.all("GET a BOUND") {
+        assert!(answer.contains("|$1|0|"), "all is known: {answer}");
     }
 }
 

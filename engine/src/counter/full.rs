@@ -162,6 +162,14 @@ impl Full {
         }
     }
 
+    /// Whether the owner of a shard may never hear of the SET in force unless we tell it: who made that may have removed the
+    /// counter, and the shard be of a cluster that has joined since.
+    pub(super) fn must_tell(&self, member: MemberIndex) -> bool {
+        let Some(record) = self.record().filter(|record| record.value.is_zero()) else { return false };
+        let is_clear = |shard: &PeerShard| record.is_clear(&shard.as_published(record.generation));
+        self.record_seq == Seq::ZERO && !self.peer(member).is_none_or(is_clear)
+    }
+
     /// A peer has no such shard any more: it is zero, in the generation that it was in.
     pub(crate) fn void_peer(&mut self, member: MemberIndex, seq: Seq) {
         let record = self.record_generation();
