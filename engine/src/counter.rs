@@ -500,16 +500,17 @@ impl Counter {
         }
         if full.record_seq != Seq::ZERO && full.record_seq <= acknowledged {
             full.subtracted.forget_before(full.generation);
+            full.inheritance.forget_subtractions_before(full.generation);
         }
-        let inherited = full.inheritance.restate(&record);
         let seen = record.observed_of(MemberIndex::SELF);
-        let amount = full.amount_for(seen).wrapping_sub(inherited);
+        let amount = full.amount_for(seen);
         let is_counted = full.seq != Seq::ZERO || own != 0 || !full.subtracted.is_empty();
+        // After a crash the SET may have observed it in a generation that is not known here any more.
+        let left = seen.map_or(full.generation, |seen| seen.generation.max(full.generation));
         if is_counted {
-            // After a crash the SET may have observed it in a generation that is not known here any more.
-            let left = seen.map_or(full.generation, |seen| seen.generation.max(full.generation));
             full.subtracted.note(left, amount);
         }
+        let amount = amount.wrapping_sub(full.inheritance.restate(&record, left));
         if full.seq == Seq::ZERO {
             full.subtracted.collapse();
         }
@@ -529,7 +530,8 @@ impl Counter {
     fn learn_older(&mut self, record: Record) {
         let own = self.own().units();
         let full = self.make_full();
-        let inherited = full.inheritance.restate(&record);
+        let left = full.record_generation();
+        let inherited = full.inheritance.restate(&record, left);
         full.replace_record(record);
         if inherited != 0 {
             if let Some(trail) = &mut full.trail {
@@ -557,7 +559,13 @@ impl Counter {
         };
         let counts =
             full.record().map_or(stated.value.units(), |record| record.counts_beside(&stated, &subtracted));
-        full.inheritance.add(Inherited { departed: stated, subtracted, counts, told: Seq::ZERO });
+        full.inheritance.add(Inherited {
+            departed: stated,
+            subtracted,
+            counts,
+            subtracted_since: Subtractions::default(),
+            told: Seq::ZERO,
+        });
         if let Some(trail) = &mut full.trail {
             trail.shift_own(counts);
         }

@@ -193,6 +193,16 @@ impl Subtractions {
         }
     }
 
+    /// What was subtracted at the same times because of a part of the shard is a part of these.
+    pub(crate) fn include(&mut self, parts: &Subtractions) {
+        for (left, amount) in &parts.0 {
+            match self.0.iter_mut().rfind(|(known, _)| known == left) {
+                Some((_, sum)) => *sum = sum.wrapping_add(*amount),
+                None => self.note(*left, *amount),
+            }
+        }
+    }
+
     /// What others keep of them.
     pub(crate) fn for_others(&self) -> Subtractions {
         let mut kept = self.clone();

@@ -16,7 +16,7 @@
 //! | own generation | generation | GENERATION: it is not the record's |
 //! | subtracted | count, then each: generation, signed units | SUBTRACTED |
 //! | inherited | count, then each: node, generation, seq, value, counts (signed units), told (seq) | INHERITED: shards of departed members within the own one |
-//! | subtracted from those | of each: count, then each: generation, signed units | INHERITED_SUBTRACTED: in the same order |
+//! | subtracted from those | of each: what before it was inherited, and what since; both: count, then each: generation, signed units | INHERITED_SUBTRACTED: in the same order |
 //! | counted since the start | count, then each: incarnation, signed units | SINCE_START: the own shard was being recovered from peers |
 //! | peers' shards | count, then each as below | PEERS |
 //!
@@ -246,7 +246,10 @@ fn put_inheritance(inheritance: &Inheritance, numbers: &mut impl Number, out: &m
         out.put_seq(part.told);
     }
     if inheritance.has_subtractions() {
-        known.iter().for_each(|(_, part)| out.put_subtractions(&part.subtracted));
+        for (_, part) in known {
+            out.put_subtractions(&part.subtracted);
+            out.put_subtractions(&part.subtracted_since);
+        }
     }
 }
 
@@ -427,11 +430,13 @@ fn read_inheritance(
             value: reader.value("inherited")?,
         };
         let (counts, told) = (reader.signed("inherited")?, reader.seq("inherited")?);
-        parts.push(Inherited { departed, subtracted: Subtractions::default(), counts, told });
+        let (subtracted, subtracted_since) = Default::default();
+        parts.push(Inherited { departed, subtracted, counts, subtracted_since, told });
     }
     if has_subtractions {
         for part in &mut parts {
             part.subtracted = reader.subtractions(MAX_SUBTRACTIONS)?;
+            part.subtracted_since = reader.subtractions(MAX_SUBTRACTIONS)?;
         }
     }
     Ok(parts.into_iter().collect())
@@ -510,10 +515,11 @@ mod tests {
     prop_compose! {
         fn inherited()(
             member in 1u16..9, generation in generation(), seq in seq(), value in value(), counts: i128, told in seq(),
-            subtracted in vec((generation(), any::<i128>()), 0..2),
+            subtracted in vec((generation(), any::<i128>()), 0..2), since in vec((generation(), any::<i128>()), 0..2),
         ) -> Inherited {
             let departed = Stated { member: MemberIndex(member), generation, seq, value };
-            Inherited { departed, subtracted: Subtractions(subtracted), counts, told }
+            let (subtracted, subtracted_since) = (Subtractions(subtracted), Subtractions(since));
+            Inherited { departed, subtracted, counts, subtracted_since, told }
         }
     }
 
@@ -612,9 +618,17 @@ mod tests {
         };
         let departed =
             Stated { member: MemberIndex(4), generation: older, seq: seq_of(2, 3), value: parse("2") };
-        let inherited = |subtracted| Inherited { departed, subtracted, counts: -1, told: seq_of(4, 1) };
+        let inherited = |subtracted, subtracted_since| Inherited {
+            departed,
+            subtracted,
+            counts: -1,
+            subtracted_since,
+            told: seq_of(4, 1),
+        };
         let of_one_subtracted_from = State {
-            inheritance: [inherited(Subtractions(vec![(older, 7)]))].into_iter().collect(),
+            inheritance: [inherited(Subtractions(vec![(older, 7)]), Subtractions(vec![(generation, -2)]))]
+                .into_iter()
+                .collect(),
             ..State::default()
         };
         let everything = State {
@@ -627,7 +641,7 @@ mod tests {
             record_seq: seq_of(4, 127),
             is_unpublished: true,
             subtracted: Subtractions(vec![(older, -3)]),
-            inheritance: [inherited(Subtractions::default())].into_iter().collect(),
+            inheritance: [inherited(Subtractions::default(), Subtractions::default())].into_iter().collect(),
             since_start: Some(vec![(3, 1)]),
             peers: vec![moving, resting],
         };
@@ -635,7 +649,7 @@ mod tests {
             (only_counted, "01000054"),
             (was_set, "010b011d03023525ac0202000e"),
             (with_subtractions, "01d8040000ac02020000010001010102000601080401010209050201010eac020201"),
-            (of_one_subtracted_from, "018060000001080101020300040104010101010e"),
+            (of_one_subtracted_from, "018060000001080101020300040104010101010e01ac020203"),
             (
                 everything,
                 "01fc3f0002048001ac02020000047f0100010101020006010101010105010801010203000401040101030202\

@@ -228,7 +228,7 @@ impl Publisher {
         let precision = keyspace.precision_of(counter.precision).allowed_units(own);
         let Some(full) = counter.full_mut() else { return };
         if !full.inheritance().is_empty() {
-            full.inheritance_mut().forget_before(keyspace.acknowledged());
+            full.forget_inherited_before(keyspace.acknowledged());
         }
         if full.is_restated {
             self.publish_exact(keyspace, handle, counter, now);

@@ -288,11 +288,7 @@ fn state_of(
             value: line.anchor,
             decimals: counter.decimals().max(line.anchor.decimals()),
             excursion: full.excursion,
-            subtracted: full
-                .subtracted()
-                .filter(|_| !is_told)
-                .map(Subtractions::for_others)
-                .unwrap_or_default(),
+            subtracted: if is_told { None } else { full.told_subtractions() }.unwrap_or_default(),
             moving,
             era: if is_told && !generation.is_zero() { Era::AsBefore } else { era_of(generation) },
             record: record.filter(|_| !is_told).cloned(),

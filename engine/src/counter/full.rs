@@ -9,6 +9,7 @@ use crate::time::Micros;
 use crate::trail::{self, Trail, View};
 use crate::value::Value;
 use smallvec::SmallVec;
+use std::borrow::Cow;
 
 impl Full {
     pub(super) const UP: u8 = 1;
@@ -59,13 +60,29 @@ impl Full {
         self.record.as_deref()
     }
 
-    /// What SETs have subtracted from the own shard, unless that follows from the record.
-    pub(crate) fn subtracted(&self) -> Option<&Subtractions> {
+    /// For others: what SETs have subtracted from the own shard, unless that follows from the record.
+    pub(crate) fn told_subtractions(&self) -> Option<Subtractions> {
+        let all = self.with_inherited(self.inheritance.iter().map(|part| &part.subtracted_since));
         let follows = self.record().is_some_and(|record| {
-            record.generation == self.generation
-                && Subtractions::by(record, MemberIndex::SELF) == self.subtracted
+            record.generation == self.generation && Subtractions::by(record, MemberIndex::SELF) == *all
         });
-        Some(&self.subtracted).filter(|subtracted| !follows && !subtracted.is_empty())
+        (!follows && !all.is_empty()).then(|| all.for_others())
+    }
+
+    /// What was subtracted from the own shard, and because of these parts of it.
+    pub(super) fn with_inherited<'a>(
+        &'a self,
+        parts: impl Iterator<Item = &'a Subtractions>,
+    ) -> Cow<'a, Subtractions> {
+        let mut all = Cow::Borrowed(&self.subtracted);
+        parts.filter(|part| !part.is_empty()).for_each(|part| all.to_mut().include(part));
+        all
+    }
+
+    /// Every member has our stream up to here: what it has told of shards taken over is no part of its own any more.
+    pub(crate) fn forget_inherited_before(&mut self, acknowledged: Seq) {
+        let parts = self.inheritance.forget_before(acknowledged);
+        parts.iter().for_each(|part| self.subtracted.include(part));
     }
 
     pub(super) fn record_generation(&self) -> Generation {

@@ -125,7 +125,7 @@ impl Counter {
 
 impl Subtractions {
     /// Counted since a start and seen by a SET of that start: part of the last subtraction.
-    fn include(&mut self, (left, seen): (Generation, i128)) {
+    fn include_seen(&mut self, (left, seen): (Generation, i128)) {
         match self.0.last_mut() {
             Some((last, amount)) if *last >= left => *amount = amount.wrapping_add(seen),
             Some(_) | None => self.note(left, seen),
@@ -207,7 +207,12 @@ impl Full {
         let is_of_former_life = seen.is_some_and(|seen| seen.seq.incarnation < self.seq.incarnation);
         let start = self.since_start.as_ref().filter(|_| is_of_former_life);
         let unseen = start.map_or(usize::MAX, |start| start.former);
-        self.subtracted.amount_with(seen, self.generation, unseen)
+        let seq = seen.map_or(Seq::ZERO, |seen| seen.seq);
+        self.with_inherited(self.inheritance.subtracted_within(seq)).amount_with(
+            seen,
+            self.generation,
+            unseen,
+        )
     }
 
     /// What had been subtracted from a copy: what whoever has kept it says, or what follows from the SET in force.
@@ -284,7 +289,7 @@ impl Full {
             && let Some(seen) = since.seen.take()
         {
             since.counted -= seen.1;
-            self.subtracted.include(seen);
+            self.subtracted.include_seen(seen);
         }
     }
 
@@ -292,7 +297,7 @@ impl Full {
     pub(super) fn joined_subtractions(&self) -> Option<Subtractions> {
         let seen = self.since_start.as_ref()?.seen?;
         let mut subtracted = self.subtracted.clone();
-        subtracted.include(seen);
+        subtracted.include_seen(seen);
         Some(subtracted)
     }
 
