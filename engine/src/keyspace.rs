@@ -346,8 +346,9 @@ impl Keyspace {
         *self.floor.read()
     }
 
-    /// What was removed before the start was in no higher generation.
+    /// What was removed before the start was in no higher generation. A SET from now on is in a higher one.
     pub(crate) fn raise_floor(&self, floor: Generation) {
+        self.note_generation(floor);
         (0..STRIPES).for_each(|number| {
             let mut stripe = self.lock(number);
             stripe.floor = stripe.floor.max(floor);

@@ -138,6 +138,8 @@ impl Keyspace {
         if let Some(time) = state.record.as_ref().map(|record| record.generation) {
             self.note_generation(time);
         }
+        // A shard that was begun anew after the counter was removed is in a higher one.
+        self.note_generation(state.generation);
         counter.restore(state);
         counter.marks.set(Marks::PRECISION_SET, precision.is_some());
         counter.precision = precision.unwrap_or_else(|| self.default_precision_id());
@@ -184,5 +186,26 @@ impl Listening {
     /// Whether a stripe has something at this moment.
     pub(crate) fn has_any(&self) -> bool {
         self.stripes.iter().any(|bits| bits.load(Ordering::Acquire) != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Generation;
+    use crate::precision::Precision;
+    use crate::time::Now;
+
+    #[test]
+    fn a_set_is_above_all_that_was_removed_though_the_wall_clock_is_behind() {
+        let now = Now { monotonic: Micros::from_secs(1), unix: Micros::from_secs(1) };
+        let ahead = Generation { time: Micros::from_secs(2).millis() << 12, author: 9 };
+        let keyspace = Keyspace::new(1, Precision::DEFAULT);
+        keyspace.raise_floor(ahead);
+        assert!(keyspace.next_generation(now) > ahead, "somebody has told");
+        let keyspace = Keyspace::new(1, Precision::DEFAULT);
+        let begun_anew = State { generation: ahead, ..State::default() };
+        keyspace.load(b"a", Some(begun_anew), now.monotonic).unwrap();
+        assert!(keyspace.next_generation(now) > ahead, "the disk has told");
     }
 }
