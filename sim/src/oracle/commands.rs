@@ -91,7 +91,9 @@ impl Oracle {
             seen.entry(place.id).and_modify(|seen| *seen = seen.hull(*seen + since));
         }
         let (at, is_maybe_lost) = (place.now, is_forgotten);
-        let record = SetRecord { value, seen, seqs, previous, acquainted, at, is_maybe_lost };
+        let is_by_forgotten = is_forgotten;
+        let record =
+            SetRecord { value, seen, seqs, previous, acquainted, at, is_maybe_lost, is_by_forgotten };
         if ledger.sets.insert(generation, record).is_some() {
             self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));
         }
@@ -130,8 +132,9 @@ impl Oracle {
             }
             let seqs = state.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
             let (value, at, acquainted) = (Value::ZERO, place.now, acquainted.clone());
-            let is_maybe_lost = is_forgotten;
-            let record = SetRecord { value, seen, seqs, previous, acquainted, at, is_maybe_lost };
+            let (is_maybe_lost, is_by_forgotten) = (is_forgotten, is_forgotten);
+            let record =
+                SetRecord { value, seen, seqs, previous, acquainted, at, is_maybe_lost, is_by_forgotten };
             ledger.sets.insert(generation, record);
             read = ledger.expected(previous, |author| ledger.offset(author, Some(generation)));
             if read.contains(0) {

@@ -144,6 +144,8 @@ pub(crate) struct SetRecord {
     pub(crate) at: Micros,
     /// A crash may have taken it away before anybody else knew it.
     pub(crate) is_maybe_lost: bool,
+    /// Its author had been forgotten: owners need not remember what it may ask back.
+    pub(crate) is_by_forgotten: bool,
 }
 
 /// The counter was seen to disappear from a node: all that had been counted by those it knew was zero then.
@@ -217,18 +219,21 @@ impl Ledger {
     /// What the SET of a generation, or one that it had seen, had seen of an author.
     ///
     /// Whom the author of the SET had never met has a history of its own. What earlier SETs there had seen of it may be
-    /// forgotten, if all members there had acknowledged it; else it comes back.
+    /// forgotten, if all members there had acknowledged it; else it comes back. The same goes for a SET by a forgotten node that
+    /// somebody brings along, since members do not wait for what it acknowledges.
     pub(crate) fn offset(&self, author: NodeId, generation: Generation) -> Range {
         let mut at = generation;
         while let Some((made, record)) = at.and_then(|g| self.sets.get_key_value(&g)) {
-            if let Some(&seen) = record.seen.get(&author) {
-                return seen;
+            let is_member = !record.is_by_forgotten;
+            match record.seen.get(&author).copied() {
+                Some(seen) if is_member => return seen,
+                None if is_member && is_among(record.acquainted.as_ref(), author) => at = record.previous,
+                // Also what lower ones had seen that were made later.
+                known => {
+                    let lower = self.sets.range(..made).filter_map(|(_, set)| set.seen.get(&author));
+                    return lower.fold(known.unwrap_or(Range::ZERO), |range, &seen| range.hull(seen));
+                }
             }
-            if !is_among(record.acquainted.as_ref(), author) {
-                let earlier = self.sets.range(..made).filter_map(|(_, set)| set.seen.get(&author));
-                return earlier.fold(Range::ZERO, |range, &seen| range.hull(seen));
-            }
-            at = record.previous;
         }
         Range::ZERO
     }

@@ -268,6 +268,25 @@ fn what_a_set_took_a_dead_node_for_is_what_is_left_of_it_also_once_the_counter_w
 }
 
 #[test]
+fn what_a_lower_set_has_seen_later_a_set_by_a_forgotten_node_may_have_seen_or_not() {
+    let is_right = |is_forgotten: bool, value| {
+        let mut oracle = after_increments(&[5]);
+        if is_forgotten {
+            oracle.note_forgotten(id(2));
+        }
+        let after = set_by(&mut oracle, 2, (2, 100), &CounterState::default());
+        set_by(&mut oracle, 1, (1, 7), &counted(5, 1));
+        assert_eq!(oracle.violations, Vec::<String>::new());
+        oracle.settled(0, &[finding(1, value, after)]).is_ok()
+    };
+    assert!(is_right(true, 100) && is_right(true, 105) && !is_right(true, 99) && !is_right(true, 106));
+    assert!(
+        is_right(false, 105) && !is_right(false, 100),
+        "node 1 remembers it until node 2 has the lower one"
+    );
+}
+
+#[test]
 fn a_lower_set_stays_in_force_only_where_a_higher_one_was_removed_among_strangers() {
     let is_right = |has_met: bool| {
         let mut oracle = after_increments(&[5]);
