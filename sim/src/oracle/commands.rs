@@ -103,6 +103,9 @@ impl Oracle {
         if !is_forgotten && !is_recovering && place.is_acquainted {
             self.check_seen(place, counter, previous, around);
         }
+        let forgotten = std::mem::take(&mut self.forgotten);
+        self.ledger(place, counter).note_seen_within_heirs(generation, &forgotten);
+        self.forgotten = forgotten;
         self.look(place, counter, after);
     }
 

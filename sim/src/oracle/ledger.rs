@@ -379,6 +379,25 @@ impl Ledger {
         }
     }
 
+    /// Where the SET before had seen a departed member within its heir's shard, and the author of this one had not heard of the
+    /// takeover, it has seen the same twice; that counts once.
+    pub(crate) fn note_seen_within_heirs(&mut self, made: (u64, u64), forgotten: &BTreeSet<NodeId>) {
+        let Some(record) = self.sets.get(&made) else { return };
+        let previous = record.previous;
+        let is_heir =
+            |(id, author): (&NodeId, &Author)| author.taken != 0 && self.seen(*id, previous).is_some();
+        if !self.authors.iter().any(is_heir) {
+            return;
+        }
+        let departed = record.seen.keys().filter(|id| forgotten.contains(id));
+        let before: Vec<_> = departed.map(|id| (*id, self.offset(*id, previous))).collect();
+        for (id, before) in before {
+            self.sets.entry(made).and_modify(|record| {
+                record.seen.entry(id).and_modify(|seen| *seen = seen.hull(before));
+            });
+        }
+    }
+
     /// All authors of increments and all that a SET has seen something of.
     pub(crate) fn everybody(&self) -> Vec<NodeId> {
         let seen = self.sets.values().flat_map(|record| record.seen.keys());

@@ -287,6 +287,30 @@ fn what_a_lower_set_has_seen_later_a_set_by_a_forgotten_node_may_have_seen_or_no
 }
 
 #[test]
+fn what_two_sets_have_seen_of_a_departed_member_within_its_heir_and_by_itself_counts_once() {
+    let (departed, heir) = (id(1), id(3));
+    let mut oracle = after_increments(&[5]);
+    oracle.note_forgotten(departed);
+    oracle.look(place(3, 2_000), 0, &counted(5, 2));
+    let set = |oracle: &mut Oracle, host: u8, before: &CounterState, observed: &[(NodeId, ShardState)]| {
+        let generation = Some((u64::from(host), id(host).author(0)));
+        let observed = observed.iter().copied().collect();
+        let after = CounterState { generation, observed, peers: BTreeMap::new(), ..before.clone() };
+        let around = Around { read_before: None, before, after: &after };
+        oracle.set(place(host, 4_000), 0, Value::ZERO, around);
+        after
+    };
+    let within = (heir, shard(None, 2, 5));
+    let first = set(&mut oracle, 2, &CounterState::default(), &[within]);
+    let not_told = CounterState { peers: knowing(shard(None, 1, 5)).peers, ..first };
+    let second = set(&mut oracle, 4, &not_told, &[within, (departed, shard(None, 1, 5))]);
+    assert_eq!(oracle.violations, Vec::<String>::new());
+    let gone = |value| finding(3, value, second.clone());
+    assert_eq!(oracle.settled(0, &[Finding { exists: false, ..gone(0) }]), Ok(()));
+    assert!(oracle.settled(0, &[gone(5)]).is_err(), "it was seen");
+}
+
+#[test]
 fn a_lower_set_stays_in_force_only_where_a_higher_one_was_removed_among_strangers() {
     let is_right = |has_met: bool| {
         let mut oracle = after_increments(&[5]);
