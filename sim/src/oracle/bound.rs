@@ -47,15 +47,11 @@ impl Oracle {
         self.look(place, counter, state);
         let moment = place.now.since(claim.age);
         let (from, until) = (moment.since(slack(claim.age)), moment + slack(claim.age));
-        // A forgotten node knows nothing of what the others have removed since.
-        let is_forgotten = self.forgotten.contains(&place.id);
         let ledger = self.ledger(place, counter);
         let floor = ledger.floor_of_reader(place.id);
         let generation = state.generation.or(floor);
-        let base = |id: NodeId| {
-            let common = ledger.floor(id);
-            ledger.offset(id, ledger.later(generation, if is_forgotten { common.min(floor) } else { common }))
-        };
+        let base =
+            |id: NodeId| ledger.offset(id, ledger.later(generation, ledger.floor_as_read(id, place.id)));
         let set_at = generation.and_then(|made| ledger.sets.get(&made)).map_or(Micros(0), |set| set.at);
         let part = |id: NodeId, to: Micros| {
             let Some(author) = ledger.authors.get(&id) else { return base(id) };

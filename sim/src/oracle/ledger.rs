@@ -181,6 +181,15 @@ impl Ledger {
         together.map(|removal| removal.generation).max().flatten()
     }
 
+    /// The same as another node reads it that may have been forgotten: it knows nothing of what was removed since.
+    pub(crate) fn floor_as_read(&self, id: NodeId, reader: NodeId) -> Generation {
+        let is_known = |&(remover, removal): &(&NodeId, &Removal)| {
+            is_among(removal.acquainted.as_ref(), id)
+                && (*remover == reader || !removal.forgotten.contains(&reader))
+        };
+        self.removals.iter().filter(is_known).map(|(_, removal)| removal.generation).max().flatten()
+    }
+
     /// The same for what a node reads that may have been forgotten meanwhile: only what it took part in.
     pub(crate) fn floor_of_reader(&self, id: NodeId) -> Generation {
         let took_part = |&(remover, removal): &(&NodeId, &Removal)| {

@@ -339,3 +339,21 @@ fn what_is_counted_the_moment_after_a_lone_node_has_removed_a_counter_is_counted
     oracle.incremented(Place { is_alone: true, ..place(1, 6_000) }, 0, amount, amount, around);
     assert_eq!(oracle.violations, Vec::<String>::new());
 }
+
+#[test]
+fn a_newcomer_that_was_forgotten_knows_what_was_removed_before_that() {
+    for removed_since in [false, true] {
+        let mut oracle = after_increments(&[5]);
+        oracle.note_members(id(1), &[id(1), id(3)]);
+        let deleted = set_by(&mut oracle, 1, (1, 0), &counted(5, 1));
+        if removed_since {
+            oracle.note_forgotten(id(2));
+        }
+        oracle.look(place(1, 5_000), 0, &deleted);
+        oracle.look(place(1, 5_500), 0, &CounterState::default());
+        oracle.note_forgotten(id(2));
+        assert_eq!(oracle.violations, Vec::<String>::new());
+        oracle.claimed(place(2, 9_000), 0, claim(0, 0, 10), &CounterState::default(), &[id(1), id(2)]);
+        assert_eq!(oracle.violations.is_empty(), !removed_since, "since it was forgotten: {removed_since}");
+    }
+}
