@@ -203,9 +203,14 @@ impl Full {
 
     /// What restating subtracts from the own shard, in which generation it is now.
     pub(super) fn amount_for(&self, seen: Option<&Observed>) -> i128 {
-        // What a life before this one has published holds nothing of what was subtracted in this one.
-        let is_of_former_life = seen.is_some_and(|seen| seen.seq.incarnation < self.seq.incarnation);
-        let start = self.since_start.as_ref().filter(|_| is_of_former_life);
+        // What a life before this one has published holds nothing of what was subtracted in this one. What this one has itself seen
+        // before it published was that same publication, but in a generation that it has learned of since.
+        let start = self.since_start.as_ref().filter(|start| {
+            seen.is_some_and(|seen| {
+                let is_by_this_life = seen.seq == start.base.seq && seen.generation > start.base.generation;
+                seen.seq.incarnation < self.seq.incarnation && !is_by_this_life
+            })
+        });
         let unseen = start.map_or(usize::MAX, |start| start.former);
         let seq = seen.map_or(Seq::ZERO, |seen| seen.seq);
         self.with_inherited(self.inheritance.subtracted_within(seq)).amount_with(
@@ -496,6 +501,19 @@ mod tests {
         // The same again by a SET that knew nothing of it.
         counter.learn(record(7, &[(generation(5), seq(1, 7), 15)]), Seq::ZERO);
         assert_eq!(own(&counter), "4");
+    }
+
+    #[test]
+    fn what_this_life_has_seen_of_the_one_before_stays_void_if_another_set_has_seen_only_that() {
+        let mut counter = started();
+        counter.recover(copy(Generation::ZERO, seq(1, 3), 61), Counter::NO_LIFE, NOW);
+        counter.learn(record(1, &[(Generation::ZERO, seq(1, 3), 61)]), Seq::ZERO);
+        add(&mut counter, 31);
+        set(&mut counter, 2);
+        publish(&mut counter, 2);
+        // By somebody who knew of the SET of this start, and nothing that this life has published.
+        counter.learn(record(4, &[(generation(1), seq(1, 3), 0)]), Seq::ZERO);
+        assert_eq!(own(&counter), "31");
     }
 
     #[test]

@@ -91,9 +91,18 @@ impl Oracle {
             seen.entry(place.id).and_modify(|seen| *seen = seen.hull(*seen + since));
         }
         let (at, is_maybe_lost) = (place.now, is_forgotten);
-        let is_by_forgotten = is_forgotten;
-        let record =
-            SetRecord { value, seen, seqs, previous, acquainted, at, is_maybe_lost, is_by_forgotten };
+        let (is_by_forgotten, is_by_starter) = (is_forgotten, is_ignorant);
+        let record = SetRecord {
+            value,
+            seen,
+            seqs,
+            previous,
+            acquainted,
+            at,
+            is_maybe_lost,
+            is_by_forgotten,
+            is_by_starter,
+        };
         if ledger.sets.insert(generation, record).is_some() {
             self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));
         }
@@ -136,8 +145,18 @@ impl Oracle {
             let seqs = state.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
             let (value, at, acquainted) = (Value::ZERO, place.now, acquainted.clone());
             let (is_maybe_lost, is_by_forgotten) = (is_forgotten, is_forgotten);
-            let record =
-                SetRecord { value, seen, seqs, previous, acquainted, at, is_maybe_lost, is_by_forgotten };
+            let is_by_starter = false;
+            let record = SetRecord {
+                value,
+                seen,
+                seqs,
+                previous,
+                acquainted,
+                at,
+                is_maybe_lost,
+                is_by_forgotten,
+                is_by_starter,
+            };
             ledger.sets.insert(generation, record);
             read = ledger.expected(previous, |author| ledger.offset(author, Some(generation)));
             if read.contains(0) {

@@ -146,6 +146,8 @@ pub(crate) struct SetRecord {
     pub(crate) is_maybe_lost: bool,
     /// Its author had been forgotten: owners need not remember what it may ask back.
     pub(crate) is_by_forgotten: bool,
+    /// Its author need not have known of SETs that it had acknowledged in a former life.
+    pub(crate) is_by_starter: bool,
 }
 
 /// The counter was seen to disappear from a node: all that had been counted by those it knew was zero then.
@@ -254,11 +256,13 @@ impl Ledger {
     }
 
     /// Which of two generations came later, of which the second is that of a removal. The higher one, unless all who knew of the
-    /// removal have crashed since: then a SET after it may be lower.
+    /// removal have crashed since: then a SET after it may be lower. So may one by a node that has crashed before, and was told of
+    /// neither: the other is remembered nowhere when it comes.
     pub(crate) fn later(&self, generation: Generation, floor: Generation) -> Generation {
         let mut at = generation;
         while let Some(record) = at.and_then(|made| self.sets.get(&made)) {
-            if at < floor && record.previous == floor {
+            let is_removed = || self.removals.values().any(|removal| removal.generation == floor);
+            if at < floor && (record.previous == floor || record.is_by_starter && is_removed()) {
                 return generation;
             }
             at = record.previous;
