@@ -54,6 +54,7 @@ impl Oracle {
             && !set.is_maybe_lost
             && Some(*lost) > generation
             && ledger.later(generation, Some(*lost)) != generation
+            && !ledger.may_outlive(generation, Some(*lost))
             && !ledger.is_gone_elsewhere(*lost, generation)
         {
             return Err(format!(

@@ -252,17 +252,26 @@ impl Ledger {
     /// The same for what an author adds under that generation. What it had counted where the counter was removed in a later one is
     /// zero for good.
     pub(crate) fn base(&self, author: NodeId, generation: Generation) -> Range {
-        self.offset(author, self.later(generation, self.floor(author)))
+        let floor = self.floor(author);
+        let base = self.offset(author, self.later(generation, floor));
+        if self.may_outlive(generation, floor) { base.hull(self.offset(author, generation)) } else { base }
+    }
+
+    /// Whether a lower SET, by a node that had crashed and was not told of the other yet, may be in force after a removal: when it
+    /// comes the other is remembered nowhere.
+    pub(crate) fn may_outlive(&self, generation: Generation, removed: Generation) -> bool {
+        let record = generation.and_then(|made| self.sets.get(&made));
+        generation < removed
+            && record.is_some_and(|record| record.is_by_starter)
+            && self.removals.values().any(|removal| removal.generation == removed)
     }
 
     /// Which of two generations came later, of which the second is that of a removal. The higher one, unless all who knew of the
-    /// removal have crashed since: then a SET after it may be lower. So may one by a node that has crashed before, and was told of
-    /// neither: the other is remembered nowhere when it comes.
+    /// removal have crashed since: then a SET after it may be lower.
     pub(crate) fn later(&self, generation: Generation, floor: Generation) -> Generation {
         let mut at = generation;
         while let Some(record) = at.and_then(|made| self.sets.get(&made)) {
-            let is_removed = || self.removals.values().any(|removal| removal.generation == floor);
-            if at < floor && (record.previous == floor || record.is_by_starter && is_removed()) {
+            if at < floor && record.previous == floor {
                 return generation;
             }
             at = record.previous;
