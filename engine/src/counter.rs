@@ -690,6 +690,15 @@ impl Counter {
         self.is_let_go() && self.is_zero()
     }
 
+    /// The highest generation in which anything of it is stated here.
+    pub(crate) fn highest_generation(&self) -> Generation {
+        let record = self.generation();
+        let of_shards = self.full().into_iter().flat_map(|full| {
+            full.peers.iter().map(move |peer| peer.generation(record)).chain([full.generation])
+        });
+        of_shards.fold(record, Generation::max)
+    }
+
     /// Whether nobody holds on to it, it rests, and its parts cancel out though they are not zero.
     pub(crate) fn is_balanced(&self) -> bool {
         let Some(full) = self.full().filter(|_| self.is_let_go()) else { return false };

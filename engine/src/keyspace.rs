@@ -696,13 +696,15 @@ impl Keyspace {
         deleted.is_ok()
     }
 
-    /// Deletes a counter whose parts cancel out, as a client would, if it is still one.
-    pub(crate) fn delete_at(&self, handle: Handle, now: Now) {
-        let generation = self.next_generation(now);
-        self.update_at(handle, Cause::Command, now.monotonic, |counter| {
+    /// Deletes a counter whose parts cancel out, as a client would, if it is still one. In the lowest generation above all that is
+    /// known of it: no client has asked for that, so it must not win over a SET that is not known here.
+    pub(crate) fn delete_at(&self, handle: Handle, now: Micros) {
+        self.update_at(handle, Cause::Command, now, |counter| {
             if counter.is_balanced() {
-                let (zero, stream) = (Value::ZERO, self.own_stream());
-                counter.set(zero, generation, true, true, stream, now.monotonic, &self.horizons);
+                let time = counter.highest_generation().max(self.floor()).time + 1;
+                let generation = Generation { time, author: self.author.load(Ordering::Relaxed) };
+                self.note_generation(generation);
+                counter.set(Value::ZERO, generation, true, true, self.own_stream(), now, &self.horizons);
             }
         });
     }

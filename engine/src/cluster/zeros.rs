@@ -4,7 +4,8 @@
 //! of its own: then no SET that is still to come can have observed anything else, and nobody remembers subtractions
 //! that such a SET, made by a node for which the counter is new, would undo. While a member is silent that is not known; the counter is hidden from users
 //! meanwhile and costs memory until the member is back or is forgotten. Parts that cancel out (+1 here, -1 there) are not
-//! zero: the member with the lowest id deletes such a counter as a client would, which makes them so.
+//! zero: the member with the lowest id deletes such a counter as a client would, which makes them so; but any client's SET wins
+//! over that.
 //!
 //! A counter waits as well for a shard that the SET in force has seen and that is not here yet: its owner may remember
 //! subtractions of it for as long as it does not know that all have that state.
@@ -96,7 +97,7 @@ impl Cluster {
             }
         }
         for handle in balanced {
-            self.node.keyspace.delete_at(handle, self.now);
+            self.node.keyspace.delete_at(handle, now);
         }
     }
 

@@ -201,3 +201,38 @@ impl Keyspace {
         is_rest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Generation, MemberIndex, Seq};
+    use crate::keyspace::ChangeError;
+    use crate::precision::Precision;
+    use crate::shard::{Basis, PeerShard};
+    use crate::time::Now;
+    use crate::value::Value;
+
+    #[test]
+    fn what_is_deleted_because_it_cancels_out_gives_way_to_a_set_that_was_not_known() {
+        let (here, there) = (Keyspace::new(1, Precision::DEFAULT), Keyspace::new(1, Precision::DEFAULT));
+        let now = Now { monotonic: Micros::from_secs(1), unix: Micros::from_secs(1) };
+        let floor = Generation { time: 77, author: 5 };
+        here.raise_floor(floor);
+        let minus_one = Value::ZERO.checked_sub(Value::ONE).unwrap();
+        let seq = Seq { incarnation: 1, n: 1 };
+        let balance = |counter: &mut Counter| -> Result<(), ChangeError> {
+            counter.add(Value::ONE, now.monotonic, &here.horizons)?;
+            let shard = PeerShard::new(MemberIndex(1), seq, minus_one, 0, None, Vec::new());
+            counter.merge(shard, Basis::default());
+            Ok(())
+        };
+        here.update(b"a", now.monotonic, true, balance).unwrap();
+        let stripe = here.place(b"a").stripe as u16;
+        here.delete_at(Handle { stripe, index: 0 }, now.monotonic);
+        let deleted = here.with(b"a", Counter::generation).unwrap();
+        assert!(deleted > floor);
+        there.set(b"a", Value::ONE, now, true).unwrap();
+        assert!(there.with(b"a", Counter::generation).unwrap() > deleted);
+        assert!(here.next_generation(now) > deleted);
+    }
+}
