@@ -357,3 +357,22 @@ fn a_newcomer_that_was_forgotten_knows_what_was_removed_before_that() {
         assert_eq!(oracle.violations.is_empty(), !removed_since, "since it was forgotten: {removed_since}");
     }
 }
+
+#[test]
+fn a_lower_set_by_a_node_that_starts_may_outlive_a_removal() {
+    let is_right = |has_crashed: bool| {
+        let mut oracle = after_increments(&[5]);
+        let deleted = set_by(&mut oracle, 1, (5, 0), &counted(5, 1));
+        if has_crashed {
+            let left = || vec![Survivor { id: id(1), state: deleted.clone() }];
+            oracle.crashed(id(2), (0, 0), false, |_| left());
+        }
+        let after = set_by(&mut oracle, 2, (3, 1), &CounterState::default());
+        oracle.look(place(1, 6_000), 0, &deleted);
+        oracle.look(place(1, 7_000), 0, &CounterState::default());
+        assert_eq!(oracle.violations, Vec::<String>::new());
+        oracle.settled(0, &[finding(2, 1, after)]).is_ok()
+    };
+    assert!(is_right(true), "when it came the other was remembered nowhere");
+    assert!(!is_right(false));
+}
