@@ -489,7 +489,8 @@ impl Counter {
         if record.generation <= self.generation() {
             return false;
         }
-        let own = self.own().units() + self.make_full().take_seen();
+        let before = self.own().units();
+        let own = before + self.make_full().take_seen();
         let full = self.make_full();
         // Others may still have what was zero when the counter was removed here; it is no longer said in an older generation.
         let is_born_anew = full.seq == Seq::ZERO && !full.generation.is_zero();
@@ -514,14 +515,15 @@ impl Counter {
         if full.seq == Seq::ZERO {
             full.subtracted.collapse();
         }
+        let restated = own.wrapping_sub(amount);
         if let Some(trail) = &mut full.trail {
-            trail.shift_own(amount.wrapping_neg());
+            trail.shift_own(restated.wrapping_sub(before));
         }
         full.generation = record.generation;
         full.replace_record(record);
         full.is_restated = is_counted || is_born_anew;
         full.track = None;
-        self.put_own(Value::saturating_from_units(own.wrapping_sub(amount)));
+        self.put_own(Value::saturating_from_units(restated));
         true
     }
 

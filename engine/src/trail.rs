@@ -32,6 +32,8 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    const ANY: Span = Span { low: i128::MIN, high: i128::MAX };
+
     pub(crate) fn exactly(units: i128) -> Span {
         Span { low: units, high: units }
     }
@@ -155,7 +157,15 @@ impl Trail {
     /// The own shard was restated: what it was is meant in the new terms from now on.
     pub(crate) fn shift_own(&mut self, by: i128) {
         self.own.iter_mut().for_each(|past| past.values = past.values.shifted(by));
-        // It has no line any more.
+        // It has no line any more, so it may have been any way off that.
+        let stray = self.stray.take().map(|(_, course)| course);
+        let course = self.recent.into_iter().chain(stray).reduce(Course::including);
+        self.recent =
+            course.map(|course| Course { values: course.values.shifted(by), deviations: Span::ANY });
+    }
+
+    /// Nobody is told where the own shard has been.
+    pub(crate) fn forget_course(&mut self) {
         (self.recent, self.stray) = (None, None);
     }
 

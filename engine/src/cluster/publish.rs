@@ -230,7 +230,8 @@ impl Publisher {
         if !full.inheritance().is_empty() {
             full.forget_inherited_before(keyspace.acknowledged());
         }
-        if full.is_restated {
+        let has_lost_line = full.track.is_none() && full.trail.as_deref().is_some_and(Trail::has_moved);
+        if full.is_restated || has_lost_line {
             self.publish_exact(keyspace, handle, counter, now);
             return;
         }
@@ -320,8 +321,11 @@ impl Publisher {
         // A shard that is restated has lost its line: where it has been beside that is not known.
         let track = full.track.take();
         let excursion = full.trail.as_deref_mut().map_or(Some(0), |trail| {
-            let (line, promised) =
-                track.map(|track| (track.line().at(now).units(), track.promised_units()))?;
+            let Some(track) = track else {
+                trail.forget_course();
+                return None;
+            };
+            let (line, promised) = (track.line().at(now).units(), track.promised_units());
             trail.note_look(own, line, promised, now);
             Some(trail.take_excursion(own, promised))
         });

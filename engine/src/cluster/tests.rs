@@ -566,8 +566,15 @@ fn excursion_told(world: &mut World, time: Micros) -> i128 {
 
 #[test]
 fn readers_are_told_where_a_shard_was_while_its_node_asked_for_it() {
-    for (is_resting, up, down) in [(true, 50, 50), (true, 50, 70), (false, 100, 300)] {
+    let cases = [(true, 50, 50), (true, 50, 70), (false, 100, 300)];
+    // Under a SET that comes back together with it.
+    let all = [false, true].map(|is_set| cases.map(|case| (is_set, case)));
+    for (is_set, (is_resting, up, down)) in all.into_iter().flatten() {
         let mut world = World::joined(2);
+        if is_set {
+            world.ask(1, "SET a 0");
+            world.run(Micros::from_secs(1));
+        }
         world.ask(0, "INCRBY a 100");
         world.run(if is_resting { Micros::from_secs(15) } else { Micros::from_millis(100) });
         world.restart(0);

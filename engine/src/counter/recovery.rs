@@ -112,12 +112,16 @@ impl Counter {
     /// The author of a SET has seen all that it has `counted` since its start, while its shard was in generation `left`. What an
     /// earlier SET had observed that the author has not back yet is set against what peers hand back.
     pub(super) fn see_all_counted_since_start(&mut self, left: Generation, counted: i128) {
-        let unknown = self.own().units() - counted;
+        let own = self.own().units();
+        let unknown = own - counted;
         let Some(full) = self.full_mut() else { return };
         let Some(since) = &mut full.since_start else { return };
         since.seen = (counted != 0).then_some((left, counted));
         if let Some((_, amount)) = full.subtracted.0.last_mut() {
             *amount = amount.wrapping_add(unknown);
+        }
+        if let Some(trail) = &mut full.trail {
+            trail.shift_own(-own);
         }
         self.put_own(Value::ZERO);
     }
