@@ -350,8 +350,12 @@ impl Publisher {
     ) {
         // Others may have removed a counter that was zero, and what they knew of its SET; they are told again. So they are what
         // has been subtracted, if that may have changed.
-        let is_told_again = is_restated
-            || full.has_published_zero && full.record().is_none_or(|record| record.value.is_zero());
+        let may_be_removed =
+            full.has_published_zero && full.record().is_none_or(|record| record.value.is_zero());
+        let is_told_again = is_restated || may_be_removed;
+        if may_be_removed && !is_restated {
+            full.give_up_acknowledged(keyspace.acknowledged());
+        }
         full.has_published_zero = is_zero;
         if keyspace.is_recovering() {
             full.begin_recovery(own, 0);

@@ -69,6 +69,21 @@ impl Full {
         (!follows && !all.is_empty()).then(|| all.for_others())
     }
 
+    /// Every member has our stream up to here. If they know the SET in force from it, nobody can ask back what it had subtracted,
+    /// and who gives us our shard back after a crash is not to say so: a zero stands for that.
+    pub(crate) fn give_up_acknowledged(&mut self, acknowledged: Seq) {
+        let is_known_to_all = self.record_seq != Seq::ZERO && self.record_seq <= acknowledged;
+        if !is_known_to_all || self.since_start.is_some() {
+            return;
+        }
+        let had_some = !self.subtracted.is_empty();
+        self.subtracted.forget_before(self.generation);
+        self.inheritance.forget_subtractions_before(self.generation);
+        if had_some && self.subtracted.is_empty() {
+            self.subtracted.note(self.generation, 0);
+        }
+    }
+
     /// What was subtracted from the own shard, and because of these parts of it.
     pub(super) fn with_inherited<'a>(
         &'a self,

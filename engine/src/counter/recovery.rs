@@ -491,6 +491,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_subtracted_before_a_counter_was_removed_does_not_come_back_with_the_copy() {
+        let mut before = Counter::new(b"a", PrecisionId(0));
+        add(&mut before, 31);
+        publish(&mut before, 1);
+        set(&mut before, 1);
+        // All others know that, and remove it; then it is counted again.
+        let full = before.make_full();
+        (full.seq, full.record_seq) = (seq(1, 2), seq(1, 2));
+        add(&mut before, 2);
+        let full = before.make_full();
+        full.give_up_acknowledged(seq(1, 2));
+        let subtracted = full.told_subtractions().unwrap_or_default();
+        // One who has removed it SETs it, without having seen any of that.
+        let mut counter = started();
+        counter.learn(record(2, &[]), Seq::ZERO);
+        let copy = copy(generation(1), seq(1, 3), 2);
+        let subtracted = match subtracted.is_empty() {
+            true => Subtractions::by(before.full().and_then(Full::record).unwrap(), MemberIndex::SELF),
+            false => subtracted,
+        };
+        counter.recover(KeptCopy { subtracted, ..copy }, Counter::NO_LIFE, NOW);
+        assert_eq!(own(&counter), "2");
+    }
+
+    #[test]
     fn a_set_has_not_seen_what_a_later_life_has_subtracted_in_a_lower_generation() {
         let mut counter = started();
         // A life that knows of no SET yet counts 4, and SETs to zero in a low generation.
