@@ -696,19 +696,6 @@ impl Keyspace {
         deleted.is_ok()
     }
 
-    /// Deletes a counter whose parts cancel out, as a client would, if it is still one. In the lowest generation above all that is
-    /// known of it: no client has asked for that, so it must not win over a SET that is not known here.
-    pub(crate) fn delete_at(&self, handle: Handle, now: Micros) {
-        self.update_at(handle, Cause::Command, now, |counter| {
-            if counter.is_balanced() {
-                let time = counter.highest_generation().max(self.floor()).time + 1;
-                let generation = Generation { time, author: self.author.load(Ordering::Relaxed) };
-                self.note_generation(generation);
-                counter.set(Value::ZERO, generation, true, true, self.own_stream(), now, &self.horizons);
-            }
-        });
-    }
-
     /// Takes a counter away without a trace if it is as it should be for that.
     pub(crate) fn remove_if(&self, name: &[u8], is_to_go: impl FnOnce(&Counter) -> bool) {
         let place = self.place(name);

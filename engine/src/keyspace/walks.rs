@@ -1,10 +1,12 @@
 //! What goes over many counters: walks, the counters that have changed, zeros that may go, forgetting all.
 
-use super::{Cursor, Handle, Keyspace, Lists, STRIPES, Stripe};
+use super::{Cause, Cursor, Handle, Keyspace, Lists, STRIPES, Stripe};
 use crate::counter::{Counter, Marks};
+use crate::ids::Generation;
 use crate::index::Index;
 use crate::slab::Slab;
 use crate::time::Micros;
+use crate::value::Value;
 use smallvec::SmallVec;
 use std::sync::atomic::Ordering;
 
@@ -75,6 +77,19 @@ impl Keyspace {
             }
         }
         *self.floor.write() = highest;
+    }
+
+    /// Deletes a counter whose parts cancel out, as a client would, if it is still one. In the lowest generation above all that is
+    /// known of it: no client has asked for that, so it must not win over a SET that is not known here.
+    pub(crate) fn delete_at(&self, handle: Handle, now: Micros) {
+        self.update_at(handle, Cause::Command, now, |counter| {
+            if counter.is_balanced() {
+                let time = counter.highest_generation().max(self.floor()).time.saturating_add(1);
+                let generation = Generation { time, author: self.author.load(Ordering::Relaxed) };
+                self.note_generation(generation);
+                counter.set(Value::ZERO, generation, true, true, self.own_stream(), now, &self.horizons);
+            }
+        });
     }
 
     /// Forgets every counter.
@@ -205,12 +220,11 @@ impl Keyspace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Generation, MemberIndex, Seq};
+    use crate::ids::{MemberIndex, Seq};
     use crate::keyspace::ChangeError;
     use crate::precision::Precision;
     use crate::shard::{Basis, PeerShard};
     use crate::time::Now;
-    use crate::value::Value;
 
     #[test]
     fn what_is_deleted_because_it_cancels_out_gives_way_to_a_set_that_was_not_known() {

@@ -1,7 +1,7 @@
 //! What clients were answered, against what the judge knows.
 
 use super::{CounterId, Oracle, Place};
-use crate::oracle::ledger::SetRecord;
+use crate::oracle::ledger::{By, SetRecord};
 use crate::oracle::range::Range;
 use crate::process::{CounterState, Generation};
 use engine::value::Value;
@@ -91,18 +91,12 @@ impl Oracle {
             seen.entry(place.id).and_modify(|seen| *seen = seen.hull(*seen + since));
         }
         let (at, is_maybe_lost) = (place.now, is_forgotten);
-        let (is_by_forgotten, is_by_starter) = (is_forgotten, is_ignorant);
-        let record = SetRecord {
-            value,
-            seen,
-            seqs,
-            previous,
-            acquainted,
-            at,
-            is_maybe_lost,
-            is_by_forgotten,
-            is_by_starter,
+        let by = match (is_forgotten, is_ignorant) {
+            (true, _) => By::Forgotten,
+            (false, true) => By::Starter,
+            (false, false) => By::Member,
         };
+        let record = SetRecord { value, seen, seqs, previous, acquainted, at, is_maybe_lost, by };
         if ledger.sets.insert(generation, record).is_some() {
             self.complain(place, counter, format!("two SETs made the same generation {generation:?}"));
         }
@@ -112,9 +106,8 @@ impl Oracle {
         if !is_forgotten && !is_recovering && place.is_acquainted {
             self.check_seen(place, counter, previous, around);
         }
-        let forgotten = std::mem::take(&mut self.forgotten);
-        self.ledger(place, counter).note_seen_within_heirs(generation, &forgotten);
-        self.forgotten = forgotten;
+        let ledger = self.ledgers.entry((place.epoch, counter)).or_default();
+        ledger.note_seen_within_heirs(generation, &self.forgotten);
         self.look(place, counter, after);
     }
 
@@ -144,19 +137,9 @@ impl Oracle {
             }
             let seqs = state.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
             let (value, at, acquainted) = (Value::ZERO, place.now, acquainted.clone());
-            let (is_maybe_lost, is_by_forgotten) = (is_forgotten, is_forgotten);
-            let is_by_starter = false;
-            let record = SetRecord {
-                value,
-                seen,
-                seqs,
-                previous,
-                acquainted,
-                at,
-                is_maybe_lost,
-                is_by_forgotten,
-                is_by_starter,
-            };
+            let is_maybe_lost = is_forgotten;
+            let by = if is_forgotten { By::Forgotten } else { By::Member };
+            let record = SetRecord { value, seen, seqs, previous, acquainted, at, is_maybe_lost, by };
             ledger.sets.insert(generation, record);
             read = ledger.expected(previous, |author| ledger.offset(author, Some(generation)));
             if read.contains(0) {

@@ -144,10 +144,19 @@ pub(crate) struct SetRecord {
     pub(crate) at: Micros,
     /// A crash may have taken it away before anybody else knew it.
     pub(crate) is_maybe_lost: bool,
-    /// Its author had been forgotten: owners need not remember what it may ask back.
-    pub(crate) is_by_forgotten: bool,
-    /// Its author need not have known of SETs that it had acknowledged in a former life.
-    pub(crate) is_by_starter: bool,
+    /// What may be wrong with its author.
+    pub(crate) by: By,
+}
+
+/// What its author was when it made a SET.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// One who knows all that it has ever acknowledged.
+    Member,
+    /// It had crashed, or nobody had told it everything yet: it need not have known of SETs that it had acknowledged before.
+    Starter,
+    /// Owners need not remember what its SET may ask back.
+    Forgotten,
 }
 
 /// The counter was seen to disappear from a node: all that had been counted by those it knew was zero then.
@@ -235,7 +244,7 @@ impl Ledger {
     pub(crate) fn offset(&self, author: NodeId, generation: Generation) -> Range {
         let mut at = generation;
         while let Some((made, record)) = at.and_then(|g| self.sets.get_key_value(&g)) {
-            let is_member = !record.is_by_forgotten;
+            let is_member = record.by != By::Forgotten;
             match record.seen.get(&author).copied() {
                 Some(seen) if is_member => return seen,
                 None if is_member && is_among(record.acquainted.as_ref(), author) => at = record.previous,
@@ -262,7 +271,7 @@ impl Ledger {
     pub(crate) fn may_outlive(&self, generation: Generation, removed: Generation) -> bool {
         let record = generation.and_then(|made| self.sets.get(&made));
         generation < removed
-            && record.is_some_and(|record| record.is_by_starter)
+            && record.is_some_and(|record| record.by != By::Member)
             && self.removals.values().any(|removal| removal.generation == removed)
     }
 
