@@ -24,7 +24,7 @@ use crate::time::Micros;
 use crate::trail::{self, Trail, View};
 use crate::value::{Total, Value, ValueError};
 pub(crate) use recovery::KeptCopy;
-use recovery::SinceStart;
+use recovery::{Former, SinceStart};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::num::NonZeroU8;
@@ -159,6 +159,8 @@ pub(crate) struct Full {
     pub(crate) scheduled: Micros,
     /// What was counted since the start, while peers may still hold a later state of the own shard.
     since_start: Option<Box<SinceStart>>,
+    /// What that leaves behind where SETs of this life are below those of lives before.
+    former: Option<Box<Former>>,
     peers: Vec<PeerShard>,
 }
 
@@ -500,8 +502,7 @@ impl Counter {
             return true;
         }
         if full.record_seq != Seq::ZERO && full.record_seq <= acknowledged {
-            full.subtracted.forget_before(full.generation);
-            full.inheritance.forget_subtractions_before(full.generation);
+            full.forget_subtractions();
         }
         let seen = record.observed_of(MemberIndex::SELF);
         let amount = full.amount_for(seen);

@@ -77,8 +77,7 @@ impl Full {
             return;
         }
         let had_some = !self.subtracted.is_empty();
-        self.subtracted.forget_before(self.generation);
-        self.inheritance.forget_subtractions_before(self.generation);
+        self.forget_subtractions();
         if had_some && self.subtracted.is_empty() {
             self.subtracted.note(self.generation, 0);
         }

@@ -57,6 +57,15 @@ impl SinceStart {
     }
 }
 
+/// Former lives of an own shard that has SETs of this one below theirs: members who know nothing of this life yet may still SET it.
+#[derive(Clone, Debug)]
+pub(super) struct Former {
+    /// So many of all subtractions are theirs.
+    subtractions: usize,
+    /// Its last state.
+    last: Stated,
+}
+
 /// What a peer has kept of an own shard.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptCopy {
@@ -209,13 +218,15 @@ impl Full {
     pub(super) fn amount_for(&self, seen: Option<&Observed>) -> i128 {
         // What a life before this one has published holds nothing of what was subtracted in this one. What this one has itself seen
         // before it published was that same publication, but in a generation that it has learned of since.
-        let start = self.since_start.as_ref().filter(|start| {
+        let start = self.since_start.as_ref().map(|start| (start.former, start.base));
+        let ended = || self.former.as_ref().map(|former| (former.subtractions, former.last));
+        let former = start.or_else(ended).filter(|(_, last)| {
             seen.is_some_and(|seen| {
-                let is_by_this_life = seen.seq == start.base.seq && seen.generation > start.base.generation;
+                let is_by_this_life = seen.seq == last.seq && seen.generation > last.generation;
                 seen.seq.incarnation < self.seq.incarnation && !is_by_this_life
             })
         });
-        let unseen = start.map_or(usize::MAX, |start| start.former);
+        let unseen = former.map_or(usize::MAX, |(subtractions, _)| subtractions);
         let seq = seen.map_or(Seq::ZERO, |seen| seen.seq);
         self.with_inherited(self.inheritance.subtracted_within(seq)).amount_with(
             seen,
@@ -318,7 +329,18 @@ impl Full {
     /// No peer can hold a later state any more.
     pub(crate) fn end_recovery(&mut self) {
         self.join_since_start();
-        self.since_start = None;
+        if let Some(since) = self.since_start.take() {
+            let later = self.subtracted.0.iter().skip(since.former);
+            let is_mixed = later.map(|(left, _)| *left).any(|left| left < since.base.generation);
+            self.former = is_mixed.then(|| Box::new(Former { subtractions: since.former, last: since.base }));
+        }
+    }
+
+    /// What no SET can ask back any more is forgotten: every member knows the one in force.
+    pub(super) fn forget_subtractions(&mut self) {
+        self.subtracted.forget_before(self.generation);
+        self.inheritance.forget_subtractions_before(self.generation);
+        self.former = None;
     }
 }
 
@@ -527,8 +549,11 @@ mod tests {
         counter.recover(copy(generation(5), seq(1, 7), 15), 2, NOW);
         counter.learn(record(6, &[(generation(5), seq(1, 7), 15)]), Seq::ZERO);
         assert_eq!(own(&counter), "4");
-        // The same again by a SET that knew nothing of it.
+        // The same again by SETs that knew nothing of it; the second by somebody who has nothing to hand back.
         counter.learn(record(7, &[(generation(5), seq(1, 7), 15)]), Seq::ZERO);
+        assert_eq!(own(&counter), "4");
+        counter.make_full().end_recovery();
+        counter.learn(record(8, &[(generation(5), seq(1, 7), 15)]), Seq::ZERO);
         assert_eq!(own(&counter), "4");
     }
 
