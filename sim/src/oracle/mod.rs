@@ -63,6 +63,7 @@ pub struct Place {
 #[derive(Clone, Debug, Default)]
 struct View {
     generation: Generation,
+    was_alone: bool,
     own_seq: Seq,
     copies: BTreeMap<NodeId, Seq>,
 }
@@ -204,12 +205,17 @@ impl Oracle {
 
     /// A counter that has lost its generation has disappeared: whoever counts anew counts from there.
     fn note_disappearance(&mut self, place: Place, counter: CounterId, state: &CounterState) {
-        let before = std::mem::replace(&mut self.view(place, counter).generation, state.generation);
+        let view = self.view(place, counter);
+        let before = std::mem::replace(&mut view.generation, state.generation);
+        // It may have joined since it deleted the counter.
+        let was_alone = std::mem::replace(&mut view.was_alone, place.is_alone) || place.is_alone;
         if state.generation < before {
-            if state.generation.is_some() {
+            // Where a counter was removed, it begins anew above all that was; its record may be a lower one of others.
+            let has_begun_anew = state.own.as_ref().is_some_and(|own| own.generation >= before);
+            if state.generation.is_some() && !has_begun_anew {
                 self.complain(place, counter, format!("generation {:?} after {before:?}", state.generation));
             }
-            if place.is_alone && before.is_some_and(|made| place.id.has_signed(made.1)) {
+            if was_alone && before.is_some_and(|made| place.id.has_signed(made.1)) {
                 return self.deleted_alone(place, counter);
             }
             let acquainted = self.acquainted(place.id);

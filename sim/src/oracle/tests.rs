@@ -376,3 +376,20 @@ fn a_lower_set_by_a_node_that_starts_may_outlive_a_removal() {
     assert!(is_right(true), "when it came the other was remembered nowhere");
     assert!(!is_right(false));
 }
+
+#[test]
+fn where_a_lone_node_has_removed_a_counter_the_lower_set_of_those_it_joins_is_in_force() {
+    let is_right = |has_begun_anew: bool| {
+        let mut oracle = after_increments(&[5]);
+        let deleted = set_by(&mut oracle, 1, (9, 0), &counted(5, 1));
+        let lower = set_by(&mut oracle, 2, (3, 1), &CounterState::default());
+        oracle.look(Place { is_alone: true, ..place(1, 6_000) }, 0, &deleted);
+        // It was removed, and the node joined, since anybody has looked.
+        let begun = if has_begun_anew { deleted.generation } else { lower.generation };
+        let own = Some(ShardState { seq: (0, 0), ..shard(begun, 0, 0) });
+        oracle.look(place(1, 6_020), 0, &CounterState { own, ..lower });
+        oracle.violations.is_empty()
+    };
+    assert!(is_right(true));
+    assert!(!is_right(false), "a lower SET has replaced a higher one");
+}
