@@ -182,13 +182,6 @@ impl Keyspace {
     }
 }
 
-impl Listening {
-    /// Whether a stripe has something at this moment.
-    pub(crate) fn has_any(&self) -> bool {
-        self.stripes.iter().any(|bits| bits.load(Ordering::Acquire) != 0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
