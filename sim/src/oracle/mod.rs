@@ -232,8 +232,10 @@ impl Oracle {
         let author = ledger.author(place.id);
         let expected = author.now() + Range::exactly(author.taken);
         let is_right = stated.low <= expected.high && stated.high >= expected.low;
-        // A crash that has lost nothing ends once everything is back; until all have been asked, zero may be an accident.
-        author.is_recovering &= !(is_right && expected.is_exact() && place.is_acquainted);
+        // A crash that has lost nothing ends once everything is back; until all have been asked, zero may be an accident. Where
+        // there may be heirs, what is there beyond that by then was taken over.
+        let is_back = expected.is_exact() && place.is_acquainted && (is_right || is_heir_possible);
+        author.is_recovering &= !is_back;
         if author.is_recovering || is_right {
             return;
         }

@@ -130,6 +130,28 @@ fn what_an_heir_took_over_just_before_its_death_is_lost_with_it() {
 }
 
 #[test]
+fn what_a_node_takes_over_just_after_its_crash_it_has_not_counted() {
+    let mut oracle = after_increments(&[5]);
+    oracle.note_forgotten(id(1));
+    oracle.look(place(2, 2_000), 0, &CounterState::default());
+    oracle.crashed(id(2), (0, 0), false, |_| Vec::new());
+    // When somebody looks again it is the heir of node 1.
+    oracle.look(place(2, 3_000), 0, &counted(5, 1));
+    for (before, after) in [(counted(5, 1), counted(10, 1)), (counted(10, 2), counted(15, 2))] {
+        let answer = after.own.expect("it has counted").value;
+        let around = Around { read_before: None, before: &before, after: &after };
+        oracle.incremented(place(2, 4_000), 0, Value::from_integer(5), answer, around);
+    }
+    // Of what it has counted 5 are left, as much as of what it has taken over.
+    let peers = BTreeMap::from([(id(2), shard(None, 2, 10))]);
+    let state = CounterState { peers, ..CounterState::default() };
+    oracle.crashed(id(2), (0, 0), false, |_| vec![Survivor { id: id(3), state: state.clone() }]);
+    let is_right = |value| oracle.settled(0, &[finding(2, value, counted(value, 9))]).is_ok();
+    assert!(is_right(10) && is_right(15), "5 may be lost");
+    assert!(!is_right(5) && !is_right(20), "a living peer had 10, and nobody has counted more than 15");
+}
+
+#[test]
 fn what_a_set_has_seen_is_gone_and_what_it_has_not_seen_stays() {
     let mut oracle = after_increments(&[5, 10]);
     // Node 2 knows the first increment only, and sets 100.
