@@ -5,7 +5,7 @@
 
 use crate::clients::{Clients, place_of};
 use crate::dice::Dice;
-use crate::oracle::{Oracle, Survivor};
+use crate::oracle::{Crash, Oracle, Survivor};
 use crate::plan::{DiskKind, Fault, Plan};
 use crate::process::{Epoch, Process};
 use crate::world::{Errand, World};
@@ -233,7 +233,7 @@ impl Faults {
         if is_fit {
             let place = place_of(&stage.world, host);
             self.zombies.push(host);
-            note_loss(stage, host, false);
+            note_loss(stage, host, false, Crash::ForGood);
             self.forget(stage, place.id);
         }
     }
@@ -241,7 +241,7 @@ impl Faults {
     fn reset_all(&mut self, stage: &mut Stage<'_>, host: usize) {
         if stage.world.hosts[host].is_answering() && !self.zombies.contains(&host) {
             // If it dies before anybody hears of it, the others go on without what it has given up.
-            note_loss(stage, host, false);
+            note_loss(stage, host, false, Crash::ForGood);
             request(stage, host, ClusterRequest::ResetAll).expect("DEBUG RESET is never refused");
         }
     }
@@ -296,7 +296,7 @@ impl Faults {
         for host in std::mem::take(&mut self.zombies) {
             let place = place_of(&stage.world, host);
             note_lost_estates(stage, host);
-            note_loss(stage, host, false);
+            note_loss(stage, host, false, Crash::ForGood);
             request(stage, host, ClusterRequest::Reset { hard: true })
                 .expect("CLUSTER RESET is never refused");
             self.to_forget.push(place.id);
@@ -395,14 +395,17 @@ fn kill(stage: &mut Stage<'_>, host: usize, is_power_cut: bool, is_for_good: boo
         .trace
         .note(stage.world.now, || format!("n{host} dies{}", if is_told { ", quiet" } else { "" }));
     note_lost_estates(stage, host);
-    let keeps_all = stage.plan.disk == DiskKind::Exact && !is_for_good;
-    if is_told || keeps_all {
+    if stage.plan.disk == DiskKind::Exact && !is_for_good {
         stage.oracle.crashed_with_nothing_lost(place.id, place.epoch);
-        stage.world.kill(host, is_power_cut);
     } else {
-        note_loss(stage, host, !is_for_good);
-        stage.world.kill(host, is_power_cut);
+        let crash = match (is_told, is_for_good) {
+            (true, _) => Crash::Told,
+            (false, true) => Crash::ForGood,
+            (false, false) => Crash::Sudden,
+        };
+        note_loss(stage, host, !is_for_good, crash);
     }
+    stage.world.kill(host, is_power_cut);
     place.id
 }
 
@@ -426,14 +429,14 @@ fn has_well_peer(stage: &Stage<'_>, host: usize) -> bool {
 
 /// Tells the judge that what the node on this host knows is gone, and what is left of it: what the others know, and its
 /// disk, if it comes back with that.
-fn note_loss(stage: &mut Stage<'_>, host: usize, has_disk: bool) {
+fn note_loss(stage: &mut Stage<'_>, host: usize, has_disk: bool, crash: Crash) {
     let place = place_of(&stage.world, host);
     let Stage { world, oracle, clients, .. } = stage;
     let revived = if has_disk { world.revive(host) } else { None };
     let mut left = living(world, host, place.epoch);
     let revived = revived.as_deref().filter(|process| process.reset_epoch() == place.epoch);
     left.extend(revived.map(|process| (process, world.local(host))));
-    oracle.crashed(place.id, place.epoch, !has_disk, |counter| survivors(&left, clients.name(counter)));
+    oracle.crashed(place.id, place.epoch, crash, |counter| survivors(&left, clients.name(counter)));
 }
 
 /// Tells the judge what dies with the node on this host that others had left behind.

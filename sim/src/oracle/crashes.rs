@@ -10,6 +10,17 @@ use crate::process::{CounterState, Epoch, Seq, ShardState};
 use engine::NodeId;
 use std::collections::BTreeSet;
 
+/// How a node has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// It comes back.
+    Sudden,
+    /// It is gone for good: of it the others know no more than its lines, within their precision.
+    ForGood,
+    /// Somebody who lives had been told all that it had counted and SET itself. What it knew of others dies with it.
+    Told,
+}
+
 /// Who is left after a crash, and what it knows of one counter.
 #[derive(Clone, Debug)]
 pub struct Survivor {
@@ -29,27 +40,31 @@ impl Survivor {
 impl Oracle {
     /// A node has died, or has given up all that it had. `left(counter)` is what the living, and the disk of the dead
     /// node, know of a counter in that reset epoch.
-    /// Of one that is gone for good the others know no more than its lines, within their precision.
     pub fn crashed(
         &mut self,
         id: NodeId,
         epoch: Epoch,
-        is_for_good: bool,
+        crash: Crash,
         left: impl Fn(CounterId) -> Vec<Survivor>,
     ) {
         self.unsettled.insert(id);
         for (&(_, counter), ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
             let survivors = left(counter);
-            for &author in
-                self.unsettled.iter().filter(|&known| *known == id || !self.forgotten.contains(known))
-            {
+            if crash == Crash::Told {
+                ledger.note_nothing_lost(id);
+            }
+            let is_asked = |author: &NodeId| match *author == id {
+                true => crash != Crash::Told,
+                false => !self.forgotten.contains(author),
+            };
+            for &author in self.unsettled.iter().filter(|author| is_asked(author)) {
                 ledger.note_loss(author, &survivors, &self.forgotten, author == id);
             }
             let is_lost = |author: &NodeId| ledger.is_lost(*author, &survivors);
             if self.unsettled.iter().filter(|known| !self.forgotten.contains(known)).any(is_lost) {
                 self.forgotten.iter().for_each(|departed| ledger.note_lost_estate(*departed, &survivors));
             }
-            if is_for_good {
+            if crash == Crash::ForGood {
                 ledger.note_line(id, &survivors);
             }
             let in_force = |survivor: &Survivor| ledger.in_force(survivor.id, survivor.state.generation);
@@ -61,7 +76,8 @@ impl Oracle {
                     let is_met = || met.is_none_or(|met| met.iter().any(|id| id.has_signed(made.1)));
                     generation == Some(made) || generation > Some(made) && is_met()
                 });
-                set.is_maybe_lost |= !is_known;
+                let is_told = crash == Crash::Told && id.has_signed(made.1);
+                set.is_maybe_lost |= !is_known && !is_told;
             }
         }
     }
@@ -96,19 +112,24 @@ impl Oracle {
         }
     }
 
-    /// A node has died of which everything is kept, by its disk or by a peer: it must all come back.
+    /// A node has died of which its disk keeps everything: it must all come back.
     pub fn crashed_with_nothing_lost(&mut self, id: NodeId, epoch: Epoch) {
         self.unsettled.insert(id);
         for (_, ledger) in self.ledgers.range_mut((epoch, 0)..=(epoch, CounterId::MAX)) {
-            if let Some(author) = ledger.authors.get_mut(&id) {
-                author.is_recovering = true;
-                author.last_crash = Some((author.counted, author.max_seq));
-            }
+            ledger.note_nothing_lost(id);
         }
     }
 }
 
 impl Ledger {
+    /// All that it has counted must come back.
+    fn note_nothing_lost(&mut self, id: NodeId) {
+        if let Some(author) = self.authors.get_mut(&id) {
+            author.is_recovering = true;
+            author.last_crash = Some((author.counted, author.max_seq));
+        }
+    }
+
     /// What is taken over in the end is where a line was when its owner was last heard of.
     fn note_line(&mut self, id: NodeId, survivors: &[Survivor]) {
         let slack = survivors.iter().filter_map(|survivor| survivor.state.slacks.get(&id)).max();

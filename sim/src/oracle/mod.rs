@@ -29,7 +29,7 @@ mod tests;
 use crate::process::{CounterState, Epoch, Generation, Seq};
 pub use bound::Claim;
 pub use commands::Around;
-pub use crashes::Survivor;
+pub use crashes::{Crash, Survivor};
 use engine::NodeId;
 use engine::time::Micros;
 pub use finale::Finding;

@@ -110,7 +110,7 @@ fn a_node_may_delete_by_itself_only_what_read_zero_unless_it_was_forgotten() {
 fn what_a_crash_has_lost_may_be_missing_at_every_moment_before_it() {
     let mut oracle = after_increments(&[5, -10, 8]);
     let left = || knowing(shard(None, 1, 5));
-    oracle.crashed(id(1), (0, 0), false, |_| vec![Survivor { id: id(2), state: left() }]);
+    oracle.crashed(id(1), (0, 0), Crash::Sudden, |_| vec![Survivor { id: id(2), state: left() }]);
     // A second and a half ago, when it had counted -5.
     for (value, is_possible) in [(5, true), (-5, true), (6, false)] {
         oracle.claimed(place(2, 4_000), 0, claim(value, 0, 1_500), &left(), &[id(1)]);
@@ -124,7 +124,7 @@ fn what_an_heir_took_over_just_before_its_death_is_lost_with_it() {
     oracle.note_forgotten(id(1));
     // Nobody has looked at node 2 since it took over.
     oracle.lost_estates(id(2), (0, 0), |_| counted(5, 7), |_| Vec::new());
-    oracle.crashed(id(2), (0, 0), false, |_| Vec::new());
+    oracle.crashed(id(2), (0, 0), Crash::Sudden, |_| Vec::new());
     let gone = Finding { exists: false, ..finding(2, 0, CounterState::default()) };
     assert_eq!(oracle.settled(0, &[gone]), Ok(()));
 }
@@ -134,7 +134,7 @@ fn what_a_node_takes_over_just_after_its_crash_it_has_not_counted() {
     let mut oracle = after_increments(&[5]);
     oracle.note_forgotten(id(1));
     oracle.look(place(2, 2_000), 0, &CounterState::default());
-    oracle.crashed(id(2), (0, 0), false, |_| Vec::new());
+    oracle.crashed(id(2), (0, 0), Crash::Sudden, |_| Vec::new());
     // When somebody looks again it is the heir of node 1.
     oracle.look(place(2, 3_000), 0, &counted(5, 1));
     for (before, after) in [(counted(5, 1), counted(10, 1)), (counted(10, 2), counted(15, 2))] {
@@ -145,7 +145,7 @@ fn what_a_node_takes_over_just_after_its_crash_it_has_not_counted() {
     // Of what it has counted 5 are left, as much as of what it has taken over.
     let peers = BTreeMap::from([(id(2), shard(None, 2, 10))]);
     let state = CounterState { peers, ..CounterState::default() };
-    oracle.crashed(id(2), (0, 0), false, |_| vec![Survivor { id: id(3), state: state.clone() }]);
+    oracle.crashed(id(2), (0, 0), Crash::Sudden, |_| vec![Survivor { id: id(3), state: state.clone() }]);
     let is_right = |value| oracle.settled(0, &[finding(2, value, counted(value, 9))]).is_ok();
     assert!(is_right(10) && is_right(15), "5 may be lost");
     assert!(!is_right(5) && !is_right(20), "a living peer had 10, and nobody has counted more than 15");
@@ -221,14 +221,28 @@ fn a_crash_may_lose_what_nobody_else_has_and_nothing_more() {
     let findings =
         |value| [finding(1, value, counted(value, 9)), finding(2, value, knowing(shard(None, 9, value)))];
     let mut oracle = after_increments(&[5, 10, 20]);
-    oracle.crashed(id(1), (0, 0), false, survivors(2, 15));
+    oracle.crashed(id(1), (0, 0), Crash::Sudden, survivors(2, 15));
     assert_eq!(oracle.settled(0, &findings(35)), Ok(()));
     assert_eq!(oracle.settled(0, &findings(15)), Ok(()));
     assert!(oracle.settled(0, &findings(5)).is_err(), "a living peer had 15");
     assert!(oracle.settled(0, &findings(36)).is_err(), "more than was ever counted");
     let mut oracle = after_increments(&[5, 10, 20]);
-    oracle.crashed(id(1), (0, 0), false, survivors(3, 35));
+    oracle.crashed(id(1), (0, 0), Crash::Sudden, survivors(3, 35));
     assert!(oracle.settled(0, &findings(15)).is_err(), "a living peer had everything");
+}
+
+#[test]
+fn what_a_quiet_node_had_of_a_crashed_one_dies_with_it_and_nothing_of_its_own() {
+    let knows = |host, n, value| Survivor { id: id(host), state: knowing(shard(None, n, value)) };
+    let is_right = |quiet: u8, value| {
+        let mut oracle = after_increments(&[5, 10]);
+        oracle.crashed(id(1), (0, 0), Crash::Sudden, |_| vec![knows(2, 2, 15), knows(3, 1, 5)]);
+        oracle.crashed(id(quiet), (0, 0), Crash::Told, |_| vec![knows(3, 1, 5)]);
+        oracle.settled(0, &[finding(1, value, counted(value, 9))]).is_ok()
+    };
+    assert!(is_right(2, 15) && is_right(2, 5), "nobody else had more");
+    assert!(!is_right(2, 0), "somebody had 5");
+    assert!(is_right(1, 15) && !is_right(1, 5), "it had told somebody");
 }
 
 #[test]
@@ -279,7 +293,7 @@ fn what_a_set_took_a_dead_node_for_is_what_is_left_of_it_also_once_the_counter_w
     let deleted = CounterState { generation, observed, ..before.clone() };
     let around = Around { read_before: None, before: &before, after: &deleted };
     oracle.set(place(2, 4_000), 0, Value::ZERO, around);
-    oracle.crashed(id(1), (0, 0), true, |_| vec![Survivor { id: id(2), state: deleted.clone() }]);
+    oracle.crashed(id(1), (0, 0), Crash::ForGood, |_| vec![Survivor { id: id(2), state: deleted.clone() }]);
     oracle.note_forgotten(id(1));
     oracle.look(place(2, 5_000), 0, &deleted);
     oracle.look(place(2, 6_000), 0, &CounterState::default());
@@ -387,7 +401,7 @@ fn a_lower_set_by_a_node_that_starts_may_outlive_a_removal() {
         let deleted = set_by(&mut oracle, 1, (5, 0), &counted(5, 1));
         if has_crashed {
             let left = || vec![Survivor { id: id(1), state: deleted.clone() }];
-            oracle.crashed(id(2), (0, 0), false, |_| left());
+            oracle.crashed(id(2), (0, 0), Crash::Sudden, |_| left());
         }
         let after = set_by(&mut oracle, 2, (3, 1), &CounterState::default());
         oracle.look(place(1, 6_000), 0, &deleted);
