@@ -168,6 +168,8 @@ pub(crate) struct Removal {
     pub(crate) acquainted: Option<BTreeSet<NodeId>>,
     /// Who had been forgotten by then: nobody asked them.
     pub(crate) forgotten: BTreeSet<NodeId>,
+    /// In which generations those had it then.
+    pub(crate) kept_in: BTreeSet<Generation>,
 }
 
 /// One counter.
@@ -219,13 +221,15 @@ impl Ledger {
         known.or(self.floor(id))
     }
 
-    /// Whether a SET has gone with the counter, where nobody had met the author of the lower one that is in force: that lives on where
-    /// it was not removed, since nobody remembers the other any more.
+    /// Whether a SET has gone with the counter, where nobody had met the author of the lower one that is in force, or a node that had
+    /// been forgotten still had that: it lives on where it was not removed, since nobody remembers the other any more.
     pub(crate) fn is_gone_elsewhere(&self, set: (u64, u64), in_force: Generation) -> bool {
         let Some((_, author)) = in_force else { return false };
+        let is_unknown = |met: &BTreeSet<NodeId>| met.iter().all(|id| !id.has_signed(author));
         self.removals.values().any(|removal| {
             removal.generation >= Some(set)
-                && removal.acquainted.as_ref().is_some_and(|met| met.iter().all(|id| !id.has_signed(author)))
+                && (removal.acquainted.as_ref().is_some_and(is_unknown)
+                    || removal.kept_in.contains(&in_force))
         })
     }
 

@@ -219,9 +219,21 @@ impl Oracle {
                 return self.deleted_alone(place, counter);
             }
             let acquainted = self.acquainted(place.id);
-            let removal = Removal { generation: before, acquainted, forgotten: self.forgotten.clone() };
+            let kept_in = self.kept_by_forgotten(place.epoch, counter);
+            let removal =
+                Removal { generation: before, acquainted, forgotten: self.forgotten.clone(), kept_in };
             self.ledger(place, counter).note_removal(place.id, removal);
         }
+    }
+
+    /// The generations in which nodes that were forgotten have a counter, in the last life of each.
+    fn kept_by_forgotten(&self, epoch: Epoch, counter: CounterId) -> BTreeSet<Generation> {
+        let of_forgotten = self
+            .views
+            .iter()
+            .filter(|((id, _, of, name), _)| (*of, *name) == (epoch, counter) && self.forgotten.contains(id));
+        let last: BTreeMap<_, _> = of_forgotten.map(|((id, ..), view)| (*id, view.generation)).collect();
+        last.into_values().collect()
     }
 
     /// Nobody else's message moves an own shard: it is always what this node's clients have counted.

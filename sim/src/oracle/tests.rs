@@ -363,6 +363,29 @@ fn a_lower_set_stays_in_force_only_where_a_higher_one_was_removed_among_stranger
 }
 
 #[test]
+fn a_lower_set_that_a_forgotten_node_still_has_comes_back_with_whoever_it_talks_to() {
+    let is_right = |is_forgotten: bool, kept: bool| {
+        let mut oracle = after_increments(&[5]);
+        oracle.note_members(id(1), &[id(1), id(2)]);
+        let lower = set_by(&mut oracle, 1, (1, 7), &counted(5, 1));
+        if kept {
+            oracle.look(place(2, 4_500), 0, &CounterState { own: None, ..lower.clone() });
+        }
+        if is_forgotten {
+            oracle.note_forgotten(id(2));
+        }
+        set_by(&mut oracle, 1, (2, 0), &lower);
+        oracle.look(place(1, 9_000), 0, &CounterState::default());
+        assert_eq!(oracle.violations, Vec::<String>::new());
+        // A newcomer has it from node 2.
+        oracle.settled(0, &[finding(3, 7, CounterState { own: None, ..lower })]).is_ok()
+    };
+    assert!(is_right(true, true));
+    assert!(!is_right(false, true), "a member had to acknowledge what was removed");
+    assert!(!is_right(true, false), "nobody had it any more");
+}
+
+#[test]
 fn what_is_counted_the_moment_after_a_lone_node_has_removed_a_counter_is_counted_anew() {
     let mut oracle = after_increments(&[5]);
     set_by(&mut oracle, 1, (1, 0), &counted(5, 1));
