@@ -354,6 +354,15 @@ impl PeerShard {
         self.base_on(basis, Some(now));
     }
 
+    /// Nobody can ask back what its owner had subtracted from it: every member knows the SET that it is stated under.
+    pub(crate) fn give_up_subtractions(&mut self, record: Option<&Record>) {
+        let generation = self.generation(record.map_or(Generation::ZERO, |record| record.generation));
+        if !generation.is_zero() {
+            let subtracted = Subtractions(vec![(generation, 0)]);
+            self.base_on(Basis { generation, subtracted }, record);
+        }
+    }
+
     /// What its owner had subtracted from it, unless that follows from the counter's record, or is not known.
     pub(crate) fn subtracted(&self) -> Option<&Subtractions> {
         self.basis.as_ref().map(|basis| &basis.subtracted).filter(|subtracted| !subtracted.is_empty())

@@ -109,6 +109,7 @@ impl Cluster {
         }
         if let Some(peer) = self.peers.get_mut(&member).filter(|_| is_same_epoch) {
             peer.settled = heartbeat.settled;
+            peer.given_up = peer.given_up.max(heartbeat.settled);
             peer.was_complete |= heartbeat.is_complete && peer.stream.head() >= heartbeat.sent;
         }
         if let Some(peer) = self.peers.get_mut(&member) {

@@ -54,10 +54,12 @@ impl Cluster {
         estate.found += handles.len();
         if is_heir && !handles.is_empty() {
             self.node.keyspace.horizons.forget_past(self.now.monotonic);
+            let given_up = self.peers.get(&departed).map_or(Seq::ZERO, |peer| peer.given_up);
             for handle in handles {
                 let (keyspace, now) = (&self.node.keyspace, self.now.monotonic);
                 keyspace.update_at(handle, Cause::Takeover, now, |counter| {
                     let before = counter.own().units();
+                    counter.make_full().give_up_subtractions_of(departed, given_up);
                     counter.inherit(departed, now, &keyspace.horizons);
                     if self.planted == Some(Planted::TakenOverTwice) {
                         let twice = Value::saturating_from_units(counter.own().units() - before);

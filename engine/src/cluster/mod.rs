@@ -191,6 +191,8 @@ struct Peer {
     was_complete: bool,
     /// Every member has its stream up to here, and it knows that.
     settled: Seq,
+    /// The most that this has been, also in lives before: what can't be asked back any more its owner had forgotten up to here.
+    given_up: Seq,
     /// Its shards were within the precision of what we have at this moment of our clock.
     as_of: Micros,
     /// The link over which we get its stream though it is another member's.

@@ -436,6 +436,28 @@ fn what_lost_sets_had_subtracted_survives_a_crash_of_the_owner() {
 }
 
 #[test]
+fn what_was_subtracted_before_a_counter_was_removed_is_not_handed_back_by_one_who_had_not_removed_it() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY a 3");
+    world.run(Micros::from_secs(3));
+    world.ask(1, "SET a 0");
+    world.run(Micros::from_millis(500));
+    world.restart(2);
+    world.run(Micros::from_millis(400));
+    world.away.insert(0);
+    world.kill(0);
+    world.run(Micros::from_millis(500));
+    let knows = |host: usize| world.hosts[host].node.keyspace.with(b"a", |_| ()).is_some();
+    assert_eq!([1, 2].map(knows), [false, true]);
+    world.ask(1, "SET a 1");
+    world.run(Micros::from_millis(500));
+    world.away.clear();
+    world.restart(0);
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "1");
+}
+
+#[test]
 fn what_a_member_has_of_a_former_life_is_not_replaced_by_what_others_have_of_the_next() {
     let mut world = World::joined(3);
     world.ask(0, "INCRBY a 100");

@@ -83,6 +83,15 @@ impl Full {
         }
     }
 
+    /// The same for a peer's shard, whose owner is without it: every member has had that owner's stream up to `given_up`.
+    pub(crate) fn give_up_subtractions_of(&mut self, member: MemberIndex, given_up: Seq) {
+        let record = self.record.as_deref();
+        let Some(shard) = self.peers.iter_mut().find(|shard| shard.member() == member) else { return };
+        if shard.seq() <= given_up {
+            shard.give_up_subtractions(record);
+        }
+    }
+
     /// What was subtracted from the own shard, and because of these parts of it.
     pub(super) fn with_inherited<'a>(
         &'a self,
@@ -273,6 +282,22 @@ mod tests {
                 counter.merge(shard, Generation::ZERO.into());
             }
             assert_eq!(counter.total(ms(1), &Horizons::default()), Value::from_integer(5), "{is_late}");
+        }
+    }
+
+    #[test]
+    fn what_every_member_knew_to_be_subtracted_does_not_come_back_with_a_departed_one() {
+        let (before, later) = (Seq { n: 1, ..FIRST }, Seq { n: 2, ..FIRST });
+        for (given_up, counts) in [(before, 105), (later, 100)] {
+            let mut counter = Counter::new(b"a", PrecisionId(0));
+            counter.learn(set(), Seq::ZERO);
+            let restated = PeerShard::new(OTHER, later, Value::ZERO, 0, None, Vec::new());
+            counter.merge(restated, set().generation.into());
+            let anew = Generation { time: 9, ..set().generation };
+            counter.learn(Record { generation: anew, observed: Vec::new(), ..set() }, Seq::ZERO);
+            counter.make_full().give_up_subtractions_of(OTHER, given_up);
+            assert!(counter.inherit(OTHER, ms(1), &Horizons::default()));
+            assert_eq!(counter.total(ms(1), &Horizons::default()).units(), counts);
         }
     }
 
