@@ -102,6 +102,12 @@ impl Cluster {
         let as_of = |age: Micros| clock.earliest(heartbeat.stamp, age);
         if heartbeat.is_complete && is_same_epoch {
             self.note_as_of(member, heartbeat.sent, as_of(heartbeat.as_of_age));
+            // As of the beginning of its clock: it vouches for nothing.
+            if let Some(peer) = self.peers.get_mut(&member)
+                && heartbeat.as_of_age < heartbeat.stamp
+            {
+                peer.whole_life = peer.whole_life.max(heartbeat.sent.incarnation);
+            }
         }
         if self.recovery.is_some() {
             // What was removed here before the crash may not be known here any more.
@@ -266,8 +272,19 @@ impl Cluster {
                 .max();
             let has = |id: &LinkId| self.links.get(id).and_then(Link::member).map_or(Seq::ZERO, holds);
             let relayed = relay.map_or(Seq::ZERO, |(id, _)| has(&id));
+            let is_former = |seq: Seq| seq != Seq::ZERO && seq.incarnation < head.incarnation;
+            let lacks_former = self.lacks_former_lives(origin);
+            let mut with_former = self.link_of.iter().filter(|(member, _)| is_former(holds(**member)));
+            if lacks_former && let Some((_, &former)) = with_former.find(|(_, id)| usable(id)) {
+                match relay {
+                    Some(_) if is_former(relayed) => {}
+                    Some((id, _)) => self.end_relay(id, origin),
+                    None => self.take_from(former, origin, Seq::ZERO),
+                }
+                continue;
+            }
             let Some((most, best, _)) = best.filter(|(most, _, _)| *most > head) else { continue };
-            if self.note_life(origin, most) {
+            if self.note_life(origin, most, best) {
                 if let Some((id, _)) = relay {
                     self.end_relay(id, origin);
                 }
@@ -280,36 +297,47 @@ impl Cluster {
                         self.end_relay(id, origin);
                     }
                 }
-                None => {
-                    self.subscribe(best, origin, head);
-                    if let Some(peer) = self.peers.get_mut(&origin) {
-                        peer.relay = Some((best, now));
-                    }
-                }
+                None => self.take_from(best, origin, if lacks_former { Seq::ZERO } else { head }),
             }
         }
     }
 
-    /// Others have a member's stream up to `most`. Whether it has to ask us first: see `must_ask_first`.
-    fn note_life(&mut self, origin: MemberIndex, most: Seq) -> bool {
-        let must_ask_first = self.must_ask_first(origin, most);
+    /// From now on the stream of a member comes over this link to another one.
+    fn take_from(&mut self, relay: LinkId, origin: MemberIndex, position: Seq) {
+        self.subscribe(relay, origin, position);
+        if let Some(peer) = self.peers.get_mut(&origin) {
+            peer.relay = Some((relay, self.now.monotonic));
+        }
+    }
+
+    /// Over this link there is a member's stream up to `most`. Whether that has to wait: see `must_wait`.
+    fn note_life(&mut self, origin: MemberIndex, most: Seq, best: LinkId) -> bool {
+        let must_wait = self.links.get(&best).is_some_and(|link| self.must_wait(origin, most, link));
         let now = self.now.monotonic;
         let Some(peer) = self.peers.get_mut(&origin) else { return false };
         let is_anew = most.incarnation > peer.stream.head().incarnation;
         peer.anew_since = is_anew.then(|| peer.anew_since.unwrap_or(now));
-        must_ask_first
+        must_wait
     }
 
-    /// Whether a member that has published `seq` has started anew since what we have of it, so that this may be all that is left of
-    /// what it had counted before: it asks for that as soon as there is a link, and what comes over others would replace it.
-    pub(super) fn must_ask_first(&self, origin: MemberIndex, seq: Seq) -> bool {
-        let Some(peer) = self.peers.get(&origin).filter(|_| self.members.index_of_live(origin)) else {
-            return false;
-        };
+    /// Whether a member that has published `seq`, which is to come over this link, has started anew since what we have of it, so
+    /// that this may be all that is left of what it had counted before: it asks for that as soon as there is a link, and what
+    /// comes over others would replace it. Of one that was removed, whoever has the later life takes the earlier ones from us.
+    pub(super) fn must_wait(&self, origin: MemberIndex, seq: Seq, link: &Link) -> bool {
+        let Some(peer) = self.peers.get(&origin) else { return false };
         let head = peer.stream.head();
         let has_patience =
             peer.anew_since.is_none_or(|since| self.now.monotonic.since(since) < ANEW_PATIENCE);
-        head != Seq::ZERO && seq.incarnation > head.incarnation && has_patience
+        let is_taken = !self.members.index_of_live(origin)
+            && link.outgoing.get(&origin).is_some_and(|out| out.walk.is_none() && out.position >= head);
+        head != Seq::ZERO && seq.incarnation > head.incarnation && has_patience && !is_taken
+    }
+
+    /// Whether a member was removed before it had got back, in the life that we have of it, what it had counted in those before:
+    /// others may still have that.
+    pub(super) fn lacks_former_lives(&self, origin: MemberIndex) -> bool {
+        let whole = self.peers.get(&origin).map(|peer| (peer.stream.head().incarnation, peer.whole_life));
+        whole.is_some_and(|(life, whole)| life > whole) && !self.members.index_of_live(origin)
     }
 
     pub(super) fn end_relay(&mut self, id: LinkId, origin: MemberIndex) {

@@ -199,6 +199,8 @@ struct Peer {
     relay: Option<(LinkId, Micros)>,
     /// Since when others have more of it from a later life than what we have is of.
     anew_since: Option<Micros>,
+    /// The last of its lives in which it has vouched for what it says: it had all of its own shards back.
+    whole_life: u32,
     /// In its last heartbeat, what it has of others; those that departed and left nothing there are not mentioned.
     holds: BTreeMap<MemberIndex, Seq>,
     /// In its last heartbeat, whom it knows to be removed.

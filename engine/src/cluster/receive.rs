@@ -117,7 +117,7 @@ impl Cluster {
         match origin {
             MemberIndex::SELF => self.is_asking(link),
             origin if link.member() == Some(origin) => true,
-            origin => self.is_relay(link.id, origin) && !self.must_ask_first(origin, to),
+            origin => self.is_relay(link.id, origin) && !self.must_wait(origin, to, link),
         }
     }
 
@@ -224,7 +224,9 @@ impl Cluster {
         let result = self.node.keyspace.update_named(name, now, true, cause, |counter| {
             let copy =
                 counter.full().and_then(|full| full.peers().iter().find(|peer| peer.member() == origin));
-            let is_stale = origin != MemberIndex::SELF && copy.is_none() && update.seq <= head;
+            let is_former = || update.seq.incarnation < head.incarnation && self.lacks_former_lives(origin);
+            let is_stale =
+                origin != MemberIndex::SELF && copy.is_none() && update.seq <= head && !is_former();
             if is_stale && self.planted != Some(Planted::ZeroComesBack) {
                 return Err(Dropped::Stale);
             }
@@ -343,6 +345,9 @@ impl Cluster {
             peer.stream.advance(header.to);
         } else if header.to > peer.stream.head() {
             peer.stream.restart_at(header.to);
+        } else if header.to.incarnation < peer.stream.head().incarnation {
+            // What came of former lives is not in the ring.
+            peer.stream.restart_at(peer.stream.head());
         }
     }
 

@@ -680,6 +680,32 @@ fn what_a_removed_member_left_is_not_dropped_since_somebody_else_knew_nothing_of
 }
 
 #[test]
+fn what_a_removed_member_had_not_got_back_is_taken_over_with_what_it_has_counted_since() {
+    // Who has lost its counters and knows the next life of the removed one only, and who knows only the former.
+    for (blank, knowing) in [(0, 1), (1, 0)] {
+        let mut world = World::joined(3);
+        world.ask(2, "INCRBY a 100");
+        world.run(Micros::from_secs(3));
+        world.apart.extend([[0, 1], [knowing, 2]]);
+        world.restart(blank);
+        world.restart(2);
+        world.ask(2, "INCRBY b 7");
+        world.run(Micros::from_secs(6));
+        assert_eq!((world.ask(blank, "GET a"), world.ask(blank, "GET b")), ("0".into(), "7".into()));
+        assert_eq!((world.ask(knowing, "GET a"), world.ask(knowing, "GET b")), ("100".into(), "0".into()));
+        world.kill(2);
+        let dead = world.hosts.pop().unwrap().node.id();
+        let now = world.clock();
+        world.hosts[knowing].cluster.request(ClusterRequest::Forget(dead), now);
+        world.apart.clear();
+        world.run(Micros::from_secs(6));
+        world.agree("GET a", "100");
+        world.agree("GET b", "7");
+        assert!(world.hosts.iter().all(|host| host.cluster.peers.len() == 1), "it rests");
+    }
+}
+
+#[test]
 fn what_a_removed_member_counted_after_a_reset_of_all_was_not_taken_over_before_it() {
     let mut world = World::new(3);
     world.meet(1, 2);
