@@ -24,7 +24,7 @@ use crate::time::Micros;
 use crate::trail::{self, Trail, View};
 use crate::value::{Total, Value, ValueError};
 pub(crate) use recovery::KeptCopy;
-use recovery::{Former, SinceStart};
+use recovery::SinceStart;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::num::NonZeroU8;
@@ -159,8 +159,9 @@ pub(crate) struct Full {
     pub(crate) scheduled: Micros,
     /// What was counted since the start, while peers may still hold a later state of the own shard.
     since_start: Option<Box<SinceStart>>,
-    /// What that leaves behind where SETs of this life are below those of lives before.
-    former: Option<Box<Former>>,
+    /// So many subtractions are of lives before, if SETs of this one are below those: members who know nothing of this life yet may
+    /// still SET what they had.
+    former: Option<usize>,
     peers: Vec<PeerShard>,
 }
 
@@ -475,7 +476,11 @@ impl Counter {
         let unpublished = full.since_start.as_deref().filter(|since| since.base.seq == full.seq);
         let (apart, counted) = unpublished.map_or((0, 0), |since| (since.beyond(0), since.all()));
         let left = full.generation;
-        own.value = Value::saturating_from_units(own.value.units().saturating_sub(apart));
+        match unpublished.map(|since| since.base).filter(|base| base.seq != Seq::ZERO) {
+            // Of what it has from a life before, all is seen; said as that life has stated it, as later copies of it are.
+            Some(base) => (own.generation, own.value) = (base.generation, base.value),
+            None => own.value = Value::saturating_from_units(own.value.units().saturating_sub(apart)),
+        }
         let before = full.record.take().unwrap_or_default();
         let peers = full.peers.iter().map(|peer| peer.stated(before.generation, now, horizons));
         let record = before.succeeded_by(generation, value, is_deletion, std::iter::once(own).chain(peers));

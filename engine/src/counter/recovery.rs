@@ -57,15 +57,6 @@ impl SinceStart {
     }
 }
 
-/// Former lives of an own shard that has SETs of this one below theirs: members who know nothing of this life yet may still SET it.
-#[derive(Clone, Debug)]
-pub(super) struct Former {
-    /// So many of all subtractions are theirs.
-    subtractions: usize,
-    /// Its last state.
-    last: Stated,
-}
-
 /// What a peer has kept of an own shard.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptCopy {
@@ -216,17 +207,11 @@ impl Full {
 
     /// What restating subtracts from the own shard, in which generation it is now.
     pub(super) fn amount_for(&self, seen: Option<&Observed>) -> i128 {
-        // What a life before this one has published holds nothing of what was subtracted in this one. What this one has itself seen
-        // before it published was that same publication, but in a generation that it has learned of since.
-        let start = self.since_start.as_ref().map(|start| (start.former, start.base));
-        let ended = || self.former.as_ref().map(|former| (former.subtractions, former.last));
-        let former = start.or_else(ended).filter(|(_, last)| {
-            seen.is_some_and(|seen| {
-                let is_by_this_life = seen.seq == last.seq && seen.generation > last.generation;
-                seen.seq.incarnation < self.seq.incarnation && !is_by_this_life
-            })
-        });
-        let unseen = former.map_or(usize::MAX, |(subtractions, _)| subtractions);
+        // What a life before this one has published holds nothing of what was subtracted in this one.
+        let start = self.since_start.as_ref().map(|start| start.former);
+        let is_of_former = seen.is_some_and(|seen| seen.seq.incarnation < self.seq.incarnation);
+        let former = start.or(self.former).filter(|_| is_of_former);
+        let unseen = former.unwrap_or(usize::MAX);
         let seq = seen.map_or(Seq::ZERO, |seen| seen.seq);
         self.with_inherited(self.inheritance.subtracted_within(seq)).amount_with(
             seen,
@@ -332,7 +317,7 @@ impl Full {
         if let Some(since) = self.since_start.take() {
             let later = self.subtracted.0.iter().skip(since.former);
             let is_mixed = later.map(|(left, _)| *left).any(|left| left < since.base.generation);
-            self.former = is_mixed.then(|| Box::new(Former { subtractions: since.former, last: since.base }));
+            self.former = is_mixed.then_some(since.former);
         }
     }
 
@@ -566,8 +551,24 @@ mod tests {
         set(&mut counter, 2);
         publish(&mut counter, 2);
         // By somebody who knew of the SET of this start, and nothing that this life has published.
-        counter.learn(record(4, &[(generation(1), seq(1, 3), 0)]), Seq::ZERO);
+        let seen = counter.full().and_then(Full::record).unwrap().observed.clone();
+        counter.learn(Record { generation: generation(4), observed: seen, ..Record::default() }, Seq::ZERO);
         assert_eq!(own(&counter), "31");
+    }
+
+    #[test]
+    fn what_comes_back_late_beyond_what_a_set_of_this_start_had_seen_is_counted() {
+        let mut counter = started();
+        // One member had 302 of it, which the SET in force and those of this start have seen.
+        counter.recover(copy(generation(1), seq(1, 3), 302), Counter::NO_LIFE, NOW);
+        counter.learn(record(3, &[(generation(1), seq(1, 3), 302)]), Seq::ZERO);
+        set(&mut counter, 4);
+        set(&mut counter, 5);
+        publish(&mut counter, 2);
+        // Another had 303 of it, and 511 that came after a SET that had seen those.
+        let subtracted = Subtractions(vec![(generation(1), Value::from_integer(303).units())]);
+        counter.recover(KeptCopy { subtracted, ..copy(generation(2), seq(1, 9), 511) }, 2, NOW);
+        assert_eq!(own(&counter), "512");
     }
 
     #[test]
