@@ -53,18 +53,18 @@ impl Oracle {
         let base =
             |id: NodeId| ledger.offset(id, ledger.later(generation, ledger.floor_as_read(id, place.id)));
         let set_at = generation.and_then(|made| ledger.sets.get(&made)).map_or(Micros(0), |set| set.at);
-        let part = |id: NodeId, to: Micros| {
-            let Some(author) = ledger.authors.get(&id) else { return base(id) };
+        let counts = |id: NodeId, to: Micros| {
+            let Some(author) = ledger.authors.get(&id) else { return base(id) - base(id) };
             let part = author.or_estimated(author.between(from, to), ledger.seen(id, generation));
+            let counts = part - base(id);
             let is_known = id == place.id || members.contains(&id) || state.peers.contains_key(&id);
-            if is_known { part } else { part.hull(base(id)) }
+            if is_known { counts } else { counts.hull(Range::ZERO) }
         };
-        let truth = ledger.expected_from(generation, |id| part(id, until.max(set_at)), base);
-        let fresh_part = |id: NodeId| match ledger.authors.get(&id) {
-            Some(author) if id == place.id => author.in_the_end(ledger.seen(id, generation)),
-            Some(_) | None => part(id, place.now),
-        };
-        let fresh = ledger.expected_from(generation, fresh_part, base);
+        let truth = ledger.expected_from(generation, |id| counts(id, until.max(set_at)));
+        let fresh = ledger.expected_from(generation, |id| match ledger.authors.get(&id) {
+            Some(author) if id == place.id => author.in_the_end(ledger.seen(id, generation)) - base(id),
+            Some(_) | None => counts(id, place.now),
+        });
         // Who knows no SET need not know one that others have removed, be it that it has joined since.
         // Who has crashed does not know any more what it had removed, and may SET a lower one.
         let known = state.generation.or(ledger.last_removal().max(generation)).max(floor);

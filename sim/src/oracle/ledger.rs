@@ -34,6 +34,8 @@ pub(crate) struct Author {
     pub(crate) last_crash: Option<(i128, Seq)>,
     /// What each of its crashes may have lost.
     pub(crate) losses: Vec<Loss>,
+    /// It was forgotten: heirs may have taken over what it has counted.
+    pub(crate) has_departed: bool,
     /// It has crashed and may not have all its counts back: its own shard is not looked at.
     pub(crate) is_recovering: bool,
     /// What it has taken over from forgotten members, as far as the judge saw its shard move.
@@ -244,7 +246,8 @@ impl Ledger {
     ///
     /// Whom the author of the SET had never met has a history of its own. What earlier SETs there had seen of it may be
     /// forgotten, if all members there had acknowledged it; else it comes back. The same goes for a SET by a forgotten node that
-    /// somebody brings along, since members do not wait for what it acknowledges.
+    /// somebody brings along, since members do not wait for what it acknowledges. What that had seen of departed ones by themselves
+    /// heirs may have taken over before it came, and nobody remembers any more how much of the heir's shard that is.
     pub(crate) fn offset(&self, author: NodeId, generation: Generation) -> Range {
         let mut at = generation;
         while let Some((made, record)) = at.and_then(|g| self.sets.get_key_value(&g)) {
@@ -255,7 +258,10 @@ impl Ledger {
                 // Also what lower ones had seen that were made later.
                 known => {
                     let lower = self.sets.range(..made).filter_map(|(_, set)| set.seen.get(&author));
-                    return lower.fold(known.unwrap_or(Range::ZERO), |range, &seen| range.hull(seen));
+                    let is_taken_over = self.authors.get(&author).is_some_and(|author| author.has_departed);
+                    let unseen = is_taken_over.then_some(Range::ZERO);
+                    let first = known.unwrap_or(Range::ZERO);
+                    return lower.copied().chain(unseen).fold(first, Range::hull);
                 }
             }
         }
@@ -444,19 +450,12 @@ impl Ledger {
 
     /// The value that the counter must read in a generation, given each author's plain sum.
     pub(crate) fn expected(&self, generation: Generation, counted: impl Fn(NodeId) -> Range) -> Range {
-        self.expected_from(generation, counted, |author| self.base(author, generation))
+        self.expected_from(generation, |author| counted(author) - self.base(author, generation))
     }
 
-    /// The same with what each adds from where on.
-    pub(crate) fn expected_from(
-        &self,
-        generation: Generation,
-        counted: impl Fn(NodeId) -> Range,
-        base: impl Fn(NodeId) -> Range,
-    ) -> Range {
-        self.everybody()
-            .into_iter()
-            .fold(self.set_value(generation), |sum, author| sum + (counted(author) - base(author)))
+    /// The same given what each author adds to what the SET set.
+    pub(crate) fn expected_from(&self, generation: Generation, counts: impl Fn(NodeId) -> Range) -> Range {
+        self.everybody().into_iter().fold(self.set_value(generation), |sum, author| sum + counts(author))
     }
 
     /// The author, known from now on.

@@ -129,6 +129,9 @@ impl Oracle {
     /// An operator has had a member forgotten.
     pub fn note_forgotten(&mut self, id: NodeId) {
         self.forgotten.insert(id);
+        for author in self.ledgers.values_mut().filter_map(|ledger| ledger.authors.get_mut(&id)) {
+            author.has_departed = true;
+        }
     }
 
     /// Counters that may disappear these days. What a counter's last generation was can't be seen once it has gone, so they
@@ -239,9 +242,11 @@ impl Oracle {
     /// Nobody else's message moves an own shard: it is always what this node's clients have counted.
     fn check_own(&mut self, place: Place, counter: CounterId, state: &CounterState) {
         let is_heir_possible = !self.forgotten.is_empty();
+        let has_departed = self.forgotten.contains(&place.id);
         let ledger = self.ledger(place, counter);
         let stated = ledger.plain_own(place.id, state);
         let author = ledger.author(place.id);
+        author.has_departed = has_departed;
         let expected = author.now() + Range::exactly(author.taken);
         let is_right = stated.low <= expected.high && stated.high >= expected.low;
         // A crash that has lost nothing ends once everything is back; until all have been asked, zero may be an accident. Where

@@ -347,6 +347,43 @@ fn what_two_sets_have_seen_of_a_departed_member_within_its_heir_and_by_itself_co
 }
 
 #[test]
+fn what_an_heir_has_taken_over_a_set_by_a_forgotten_node_may_have_seen_or_not() {
+    let is_right = |is_taken_over: bool, author: u8, value: i64| {
+        let mut oracle = after_increments(&[5]);
+        oracle.note_members(id(author), &[id(1), id(2), id(3)]);
+        let mut heir = counted(0, 1);
+        oracle.note_forgotten(id(author));
+        if is_taken_over {
+            oracle.note_forgotten(id(1));
+            heir = counted(5, 2);
+            oracle.look(place(3, 2_000), 0, &heir);
+        }
+        // It has not heard of that, and has seen what node 1 had counted by itself.
+        let generation = Some((7, id(author).author(0)));
+        let observed = BTreeMap::from([(id(1), shard(None, 1, 5))]);
+        let before = if author == 1 { counted(5, 1) } else { knowing(shard(None, 1, 5)) };
+        let own = before.own.map(|own| ShardState { generation, value: Value::ZERO, ..own });
+        let set_value = Value::from_integer(100);
+        let after = CounterState { generation, set_value, observed, own, ..CounterState::default() };
+        let around = Around { read_before: None, before: &before, after: &after };
+        oracle.set(place(author, 4_000), 0, set_value, around);
+        // A newcomer brings it along.
+        let own = heir.own.map(|own| ShardState { generation, ..own });
+        let told = CounterState { own, ..after };
+        oracle.claimed(place(3, 9_000), 0, claim(value, 0, 300), &told, &[id(3)]);
+        let is_possible = oracle.settled(0, &[finding(3, value, told)]).is_ok();
+        assert_eq!(oracle.violations.is_empty(), is_possible, "{:?}", oracle.violations);
+        is_possible
+    };
+    for author in [1, 2] {
+        assert!(is_right(true, author, 100), "the heir remembers what it has from node 1");
+        assert!(is_right(true, author, 105), "nobody does");
+        assert!(!is_right(true, author, 99) && !is_right(true, author, 106), "no more and no less");
+    }
+    assert!(is_right(false, 2, 100) && !is_right(false, 2, 105), "node 1 is there and knows it");
+}
+
+#[test]
 fn a_lower_set_stays_in_force_only_where_a_higher_one_was_removed_among_strangers() {
     let is_right = |has_met: bool| {
         let mut oracle = after_increments(&[5]);
