@@ -156,8 +156,8 @@ impl Refusal {
 /// Says "I am here", as of when the lines hold, and what the sender has of everybody.
 ///
 /// Body: stamp, echo, hold, flags (1 complete, 2 recovering), as-of age, sent seq, settled seq, floor
-/// generation, count, digests. A digest: index * 8 + flags (1 link, 2 departed, 4 buried), applied seq; and unless departed: incarnation
-/// less that of `applied` (signed), stamp, heard age, as-of age.
+/// generation, count, digests. A digest: index * 16 + flags (1 link, 2 departed, 4 buried, 8 whole), applied seq; and unless
+/// departed: incarnation less that of `applied` (signed), stamp, heard age, as-of age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Heartbeat {
     /// The sender's monotonic clock at sending.
@@ -201,6 +201,8 @@ pub(crate) struct Digest {
     pub(crate) is_departed: bool,
     /// All that it had when it was removed has been taken over, up to `applied`, and nothing is left at the sender.
     pub(crate) is_buried: bool,
+    /// In the life that `applied` is of it had got back what it had counted in those before.
+    pub(crate) is_whole: bool,
 }
 
 /// Ages on the wire are cut here: an hour.
@@ -218,6 +220,7 @@ impl Digest {
             has_link: false,
             is_departed: true,
             is_buried: false,
+            is_whole: false,
         }
     }
 }
@@ -237,8 +240,9 @@ impl Heartbeat {
         for digest in &self.digests {
             let flags = u32::from(digest.has_link)
                 | u32::from(digest.is_departed) << 1
-                | u32::from(digest.is_buried) << 2;
-            let member = u32::from(digest.member.0) << 3 | flags;
+                | u32::from(digest.is_buried) << 2
+                | u32::from(digest.is_whole) << 3;
+            let member = u32::from(digest.member.0) << 4 | flags;
             frame.put_unsigned(member.into());
             frame.put_seq(digest.applied);
             if !digest.is_departed {
@@ -265,12 +269,13 @@ impl Heartbeat {
         let mut digests = Vec::new();
         for _ in 0..count {
             let member: u32 = reader.number("digest")?;
-            let index = u16::try_from(member >> 3).map_err(|_| DecodeError { what: "digest" })?;
+            let index = u16::try_from(member >> 4).map_err(|_| DecodeError { what: "digest" })?;
             let applied = reader.seq("digest")?;
             let mut digest = Digest {
                 has_link: member & 1 != 0,
                 is_departed: member & 2 != 0,
                 is_buried: member & 4 != 0,
+                is_whole: member & 8 != 0,
                 ..Digest::of_departed(MemberIndex(index), applied)
             };
             if !digest.is_departed {

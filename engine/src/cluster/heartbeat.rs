@@ -71,6 +71,7 @@ impl Cluster {
                 has_link: self.link_of.contains_key(&member),
                 is_departed: !self.members.index_of_live(member),
                 is_buried: false,
+                is_whole: peer.is_whole(),
             }
         };
         let theirs = self.peers.get(&to).map(|peer| &peer.holds);
@@ -120,6 +121,7 @@ impl Cluster {
         }
         if let Some(peer) = self.peers.get_mut(&member) {
             (peer.holds, peer.has_buried, peer.digests_at) = (BTreeMap::new(), BTreeSet::new(), now);
+            peer.has_whole.clear();
         }
         for digest in &heartbeat.digests {
             let Some(about) = self.note_digest(id, digest) else { continue };
@@ -133,6 +135,9 @@ impl Cluster {
                     true => peer.has_buried.insert(about),
                     false => peer.has_buried.remove(&about),
                 };
+                if digest.is_whole {
+                    peer.has_whole.insert(about);
+                }
             }
             // Of one that was removed nobody tells when it was heard.
             if about == member || digest.is_departed || self.members.announced(about).is_none() {
@@ -322,22 +327,26 @@ impl Cluster {
 
     /// Whether a member that has published `seq`, which is to come over this link, has started anew since what we have of it, so
     /// that this may be all that is left of what it had counted before: it asks for that as soon as there is a link, and what
-    /// comes over others would replace it. Of one that was removed, whoever has the later life takes the earlier ones from us.
+    /// comes over others would replace it. Of one that was removed before that, whoever has the later life takes
+    /// the earlier ones from us.
     pub(super) fn must_wait(&self, origin: MemberIndex, seq: Seq, link: &Link) -> bool {
         let Some(peer) = self.peers.get(&origin) else { return false };
         let head = peer.stream.head();
         let has_patience =
             peer.anew_since.is_none_or(|since| self.now.monotonic.since(since) < ANEW_PATIENCE);
-        let is_taken = !self.members.index_of_live(origin)
-            && link.outgoing.get(&origin).is_some_and(|out| out.walk.is_none() && out.position >= head);
-        head != Seq::ZERO && seq.incarnation > head.incarnation && has_patience && !is_taken
+        let is_to_come = self.members.index_of_live(origin) || {
+            let theirs = link.member().and_then(|member| self.peers.get(&member));
+            let is_taken =
+                link.outgoing.get(&origin).is_some_and(|out| out.walk.is_none() && out.position >= head);
+            theirs.is_some_and(|theirs| !theirs.has_whole.contains(&origin)) && !is_taken
+        };
+        head != Seq::ZERO && seq.incarnation > head.incarnation && has_patience && is_to_come
     }
 
     /// Whether a member was removed before it had got back, in the life that we have of it, what it had counted in those before:
     /// others may still have that.
     pub(super) fn lacks_former_lives(&self, origin: MemberIndex) -> bool {
-        let whole = self.peers.get(&origin).map(|peer| (peer.stream.head().incarnation, peer.whole_life));
-        whole.is_some_and(|(life, whole)| life > whole) && !self.members.index_of_live(origin)
+        !self.members.index_of_live(origin) && self.peers.get(&origin).is_some_and(|peer| !peer.is_whole())
     }
 
     pub(super) fn end_relay(&mut self, id: LinkId, origin: MemberIndex) {

@@ -205,6 +205,8 @@ struct Peer {
     holds: BTreeMap<MemberIndex, Seq>,
     /// In its last heartbeat, whom it knows to be removed.
     has_buried: BTreeSet<MemberIndex>,
+    /// In its last heartbeat, of whom it has a life with nothing missing: see `is_whole`.
+    has_whole: BTreeSet<MemberIndex>,
     /// When that heartbeat came.
     digests_at: Micros,
     /// Since when we know that it has departed, or of what it has left.
@@ -212,6 +214,13 @@ struct Peer {
     /// Since when we know that all that it had when it was removed has been taken over; zero: we do not.
     buried_at: Micros,
     carried: link::Carried,
+}
+
+impl Peer {
+    /// Whether, in the life that we have of it, it had got back what it had counted in those before.
+    fn is_whole(&self) -> bool {
+        self.stream.head().incarnation <= self.whole_life
+    }
 }
 
 /// While a starting node asks what others hold of its own shards.

@@ -706,6 +706,27 @@ fn what_a_removed_member_had_not_got_back_is_taken_over_with_what_it_has_counted
 }
 
 #[test]
+fn what_a_removed_member_has_counted_after_it_had_everything_back_is_waited_for_by_nobody() {
+    let mut world = World::joined(3);
+    world.ask(2, "INCRBY a 100");
+    world.run(Micros::from_secs(3));
+    world.restart(2);
+    world.run(Micros::from_secs(3));
+    world.apart.extend([[0, 1], [1, 2]]);
+    world.kill(1);
+    world.ask(2, "INCRBY a 7");
+    world.run(Micros::from_secs(3));
+    assert_eq!((world.ask(0, "GET a"), world.ask(1, "GET a")), ("107".into(), "100".into()));
+    world.kill(2);
+    let dead = world.hosts.pop().unwrap().node.id();
+    let now = world.clock();
+    world.hosts[0].cluster.request(ClusterRequest::Forget(dead), now);
+    world.apart.clear();
+    world.run(Micros::from_secs(5));
+    world.agree("GET a", "107");
+}
+
+#[test]
 fn what_a_removed_member_counted_after_a_reset_of_all_was_not_taken_over_before_it() {
     let mut world = World::new(3);
     world.meet(1, 2);
