@@ -693,6 +693,11 @@ impl Counter {
         }
     }
 
+    /// Whether somebody may still ask what it was at this moment or later, when it was something else.
+    pub(crate) fn past_is_needed(&self, needed: Micros) -> bool {
+        self.full().and_then(|full| full.trail.as_deref()).is_some_and(|trail| trail.last() >= needed)
+    }
+
     /// Whether nobody here holds on to it: a zero may go.
     pub(crate) fn is_disposable(&self) -> bool {
         self.is_let_go() && self.is_zero()

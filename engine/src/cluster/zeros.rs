@@ -58,6 +58,7 @@ impl Cluster {
         let is_lowest = up
             .iter()
             .all(|member| self.members.announced(*member).is_none_or(|announced| own < announced.id));
+        let needed = self.node.keyspace.horizons.past_needed();
         let mut removed: BTreeMap<MemberIndex, Seq> = BTreeMap::new();
         let mut balanced: Vec<Handle> = Vec::new();
         self.node.keyspace.collect_zeros(now, |handle, counter| {
@@ -75,6 +76,9 @@ impl Cluster {
                 if is_lowest && balanced.len() < MAX_BALANCED {
                     balanced.push(handle);
                 }
+                return Fate::Hidden;
+            }
+            if counter.past_is_needed(needed) {
                 return Fate::Hidden;
             }
             if let Some(full) = counter.full() {

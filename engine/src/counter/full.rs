@@ -302,6 +302,20 @@ mod tests {
     }
 
     #[test]
+    fn a_zero_is_kept_while_somebody_may_ask_what_it_was_before() {
+        let horizons = vouched_until(ms(900));
+        let mut counter = Counter::new(b"a", PrecisionId(0));
+        for (n, value, at) in [(1, five(), ms(800)), (2, Value::ZERO, ms(1_000))] {
+            let shard = PeerShard::new(OTHER, Seq { n, ..FIRST }, value, 0, None, Vec::new());
+            counter.merge_remembering(shard, Generation::ZERO.into(), (at, ms(900)), &horizons);
+        }
+        assert!(counter.is_disposable());
+        assert!(counter.past_is_needed(horizons.past_needed()), "at 900 ms it was 5");
+        horizons.set_as_of(OTHER, ms(1_100));
+        assert!(!counter.past_is_needed(horizons.past_needed()));
+    }
+
+    #[test]
     fn what_a_set_has_seen_is_missing_before_it_was_there() {
         let horizons = vouched_until(ms(900));
         let mut counter = Counter::new(b"a", PrecisionId(0));
