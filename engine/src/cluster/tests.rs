@@ -458,6 +458,29 @@ fn what_was_subtracted_before_a_counter_was_removed_is_not_handed_back_by_one_wh
 }
 
 #[test]
+fn what_was_subtracted_before_a_counter_was_removed_does_not_come_back_with_the_heir_who_had_kept_it() {
+    for (keeper, other) in [(1, 2), (2, 1)] {
+        let mut world = World::joined(3);
+        world.ask(0, "INCRBY a 3");
+        world.run(Micros::from_secs(3));
+        world.ask(keeper, "PRECISION a 5");
+        world.ask(0, "SET a 0");
+        world.run(Micros::from_secs(3));
+        let knows = |host: usize| world.hosts[host].node.keyspace.with(b"a", |_| ()).is_some();
+        assert_eq!([keeper, other].map(knows), [true, false]);
+        world.away.insert(0);
+        world.kill(0);
+        let dead = world.hosts[0].node.id();
+        let now = world.clock();
+        world.hosts[other].cluster.request(ClusterRequest::Forget(dead), now);
+        world.run(Micros::from_secs(6));
+        world.ask(other, "SET a 1");
+        world.run(Micros::from_secs(1));
+        assert_eq!([1, 2].map(|host| world.ask(host, "GET a")), ["1", "1"]);
+    }
+}
+
+#[test]
 fn what_a_member_has_of_a_former_life_is_not_replaced_by_what_others_have_of_the_next() {
     let mut world = World::joined(3);
     world.ask(0, "INCRBY a 100");
