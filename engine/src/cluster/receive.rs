@@ -299,7 +299,7 @@ impl Cluster {
     }
 
     /// What a SET took our shard for is a copy of it as well, and may be all that is left after a crash.
-    fn recover_from_record(&self, counter: &mut Counter, record: &Record, is_asking: bool) {
+    pub(super) fn recover_from_record(&self, counter: &mut Counter, record: &Record, is_asking: bool) {
         let own = counter.own().units();
         let is_blank = counter.full().is_none_or(|full| full.seq == Seq::ZERO);
         if is_asking {
@@ -313,7 +313,9 @@ impl Cluster {
         if !is_asking && is_lost {
             counter.make_full().begin_recovery(own, own);
         }
-        if is_asking || is_lost {
+        // Where ours begins above this SET, it will not be restated: all of this has been seen.
+        let is_above = counter.stated().generation >= record.generation;
+        if (is_asking || is_lost) && !is_above {
             counter.recover_observed(seen, self.life, self.now.monotonic);
         }
         if let Some(full) = counter.full_mut().filter(|_| !is_asking && !self.node.keyspace.is_recovering()) {

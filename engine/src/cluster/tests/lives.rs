@@ -1,6 +1,9 @@
 //! Nodes that start anew, with or without what they had, and nodes that are removed.
 
 use super::*;
+use crate::counter::{Counter, PrecisionId};
+use crate::generation::{Observed, Record};
+use crate::ids::Generation;
 
 #[test]
 fn a_node_that_lost_everything_gets_its_counts_back() {
@@ -83,6 +86,27 @@ fn what_was_subtracted_before_a_counter_was_removed_is_not_handed_back_by_one_wh
     world.restart(0);
     world.run(Micros::from_secs(6));
     world.agree("GET a", "1");
+}
+
+#[test]
+fn what_a_set_has_seen_does_not_come_back_to_who_starts_above_it_since_another_counter_was_removed() {
+    let world = World::joined(2);
+    let cluster = &world.hosts[0].cluster;
+    let generation = |time| Generation { time, author: 3 };
+    let seq = Seq { incarnation: cluster.life - 1, n: 5 };
+    let seen = Observed {
+        member: MemberIndex::SELF,
+        generation: Generation::ZERO,
+        seq,
+        value: Value::from_integer(3),
+    };
+    let record = Record { generation: generation(7), observed: vec![seen], ..Record::default() };
+    for floor in [Generation::ZERO, generation(6), generation(8)] {
+        let mut counter = Counter::new(b"a", PrecisionId::default()).born_in(floor);
+        cluster.recover_from_record(&mut counter, &record, true);
+        counter.learn(record.clone(), Seq::ZERO);
+        assert_eq!(counter.own(), Value::ZERO, "begun in {floor:?}");
+    }
 }
 
 #[test]
