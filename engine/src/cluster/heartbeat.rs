@@ -131,10 +131,6 @@ impl Cluster {
             }
             if let Some(peer) = self.peers.get_mut(&member) {
                 peer.holds.insert(about, digest.applied);
-                if heartbeat.is_complete && is_same_epoch {
-                    let had = peer.had_when_complete.entry(about).or_default();
-                    *had = digest.applied.max(*had);
-                }
                 match digest.is_departed {
                     true => peer.has_buried.insert(about),
                     false => peer.has_buried.remove(&about),

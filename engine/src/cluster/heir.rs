@@ -54,7 +54,7 @@ impl Cluster {
         estate.found += handles.len();
         if is_heir && !handles.is_empty() {
             self.node.keyspace.horizons.forget_past(self.now.monotonic);
-            let given_up = self.given_up_of(departed);
+            let given_up = self.peers.get(&departed).map_or(Seq::ZERO, |peer| peer.given_up);
             for handle in handles {
                 let (keyspace, now) = (&self.node.keyspace, self.now.monotonic);
                 keyspace.update_at(handle, Cause::Takeover, now, |counter| {
@@ -73,16 +73,6 @@ impl Cluster {
         } else if estate.found == 0 && self.nobody_has_more_of(departed) {
             self.bury(departed);
         }
-    }
-
-    /// Up to where nobody can ask back what SETs have subtracted from a member's shards: its owner has said so, or all others have
-    /// had that, and what they SET before they had it is known here.
-    pub(super) fn given_up_of(&self, owner: MemberIndex) -> Seq {
-        let others =
-            self.peers.iter().filter(|(other, _)| **other != owner && self.members.index_of_live(**other));
-        let had = others.map(|(_, other)| other.had_when_complete.get(&owner).copied().unwrap_or_default());
-        let said = self.peers.get(&owner).map_or(Seq::ZERO, |peer| peer.given_up);
-        had.min().unwrap_or_default().max(said)
     }
 
     /// A departed member with whose shards something can be done now. Those of a node that nobody has removed wait for it: it may

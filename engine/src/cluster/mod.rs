@@ -203,8 +203,6 @@ struct Peer {
     whole_life: u32,
     /// In its last heartbeat, what it has of others; those that departed and left nothing there are not mentioned.
     holds: BTreeMap<MemberIndex, Seq>,
-    /// The most it has had of others at a moment when nothing of its own was left to tell us.
-    had_when_complete: BTreeMap<MemberIndex, Seq>,
     /// In its last heartbeat, whom it knows to be removed.
     has_buried: BTreeSet<MemberIndex>,
     /// In its last heartbeat, of whom it has a life with nothing missing: see `is_whole`.

@@ -184,7 +184,7 @@ impl Cluster {
         walk.is_first_frame = false;
         let keyspace = std::sync::Arc::clone(&self.node);
         let is_handed_back = link.member() == Some(origin);
-        let given_up = is_handed_back.then(|| self.given_up_of(origin));
+        let given_up = self.peers.get(&origin).filter(|_| is_handed_back).map(|peer| peer.given_up);
         walk.cursor = keyspace.keyspace.walk_all(walk.cursor, WALK_STEP, |handle, counter| {
             if let (Some(given_up), Some(full)) = (given_up, counter.full_mut()) {
                 full.give_up_subtractions_of(origin, given_up);
