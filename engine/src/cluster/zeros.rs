@@ -78,7 +78,7 @@ impl Cluster {
                 }
                 return Fate::Hidden;
             }
-            if counter.past_is_needed(needed) {
+            if counter.past_is_needed(needed) && self.planted != Some(Planted::ZeroComesBack) {
                 return Fate::Hidden;
             }
             if let Some(full) = counter.full() {
