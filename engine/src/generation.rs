@@ -157,6 +157,12 @@ impl Subtractions {
         Subtractions(seen.map(|seen| (seen.generation, seen.value.units())).into_iter().collect())
     }
 
+    /// Of a shard stated in this generation, if every member knows the SET behind it, so that nobody can ask back what was subtracted:
+    /// a zero stands for that, since nothing would mean that it is not known.
+    pub(crate) fn given_up(generation: Generation) -> Subtractions {
+        Subtractions(vec![(generation, 0)])
+    }
+
     /// The amount to subtract on learning of a record that observed this of the own shard, which is in generation `own` now.
     ///
     /// What was observed in a generation before all that is remembered says nothing: every member has known a later state

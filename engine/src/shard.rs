@@ -358,8 +358,7 @@ impl PeerShard {
     pub(crate) fn give_up_subtractions(&mut self, record: Option<&Record>) {
         let generation = self.generation(record.map_or(Generation::ZERO, |record| record.generation));
         if !generation.is_zero() {
-            let subtracted = Subtractions(vec![(generation, 0)]);
-            self.base_on(Basis { generation, subtracted }, record);
+            self.base_on(Basis { generation, subtracted: Subtractions::given_up(generation) }, record);
         }
     }
 

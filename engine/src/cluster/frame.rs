@@ -208,6 +208,12 @@ pub(crate) struct Digest {
 /// Ages on the wire are cut here: an hour.
 const MAX_AGE: Micros = Micros::from_secs(3_600);
 
+/// How long ago that was of which lines hold: from so long ago on, never.
+fn read_as_of_age(reader: &mut Reader<'_>, what: &'static str) -> Decoded<Micros> {
+    let age = Micros(reader.number(what)?);
+    Ok(if age < MAX_AGE { age } else { Micros::NEVER })
+}
+
 impl Digest {
     /// Of one that was removed, only what is left of it matters.
     pub(crate) fn of_departed(member: MemberIndex, applied: Seq) -> Digest {
@@ -216,7 +222,7 @@ impl Digest {
             applied,
             evidence: (0, Micros(0)),
             heard_age: MAX_AGE,
-            as_of_age: MAX_AGE,
+            as_of_age: Micros::NEVER,
             has_link: false,
             is_departed: true,
             is_buried: false,
@@ -226,6 +232,11 @@ impl Digest {
 }
 
 impl Heartbeat {
+    /// Whether the sender vouches for its lines. One that does not says that they hold as of the beginning of its clock.
+    pub(crate) fn is_vouching(&self) -> bool {
+        self.as_of_age < self.stamp
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut frame = vec![kind::HEARTBEAT];
         frame.put_unsigned(self.stamp.0.into());
@@ -261,7 +272,7 @@ impl Heartbeat {
         let echo = Micros(reader.number("echo")?);
         let hold = Micros(reader.number("hold")?);
         let flags = reader.u8("flags")?;
-        let as_of_age = Micros(reader.number("as-of age")?);
+        let as_of_age = read_as_of_age(reader, "as-of age")?;
         let sent = reader.seq("sent")?;
         let settled = reader.seq("settled")?;
         let floor = reader.generation("floor")?;
@@ -284,7 +295,7 @@ impl Heartbeat {
                 digest.evidence.0 = incarnation.ok_or(DecodeError { what: "digest" })?;
                 digest.evidence.1 = Micros(reader.number("digest")?);
                 digest.heard_age = Micros(reader.number("digest")?);
-                digest.as_of_age = Micros(reader.number("digest")?);
+                digest.as_of_age = read_as_of_age(reader, "digest")?;
             }
             digests.push(digest);
         }
@@ -302,5 +313,47 @@ impl Heartbeat {
             floor,
             digests,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_vouches_for_nothing_does_not_seem_to_after_an_hour_either() {
+        let read = |as_of: Micros, now: Micros| {
+            let digest = Digest::of_departed(MemberIndex(3), Seq { incarnation: 2, n: 7 });
+            let digest = Digest { is_departed: false, is_whole: true, as_of_age: now.since(as_of), ..digest };
+            let heartbeat = Heartbeat {
+                stamp: now,
+                echo: Micros(5),
+                hold: Micros(1),
+                is_complete: true,
+                is_recovering: false,
+                as_of_age: now.since(as_of),
+                sent: Seq { incarnation: 2, n: 9 },
+                settled: Seq::ZERO,
+                floor: Generation::ZERO,
+                digests: vec![digest],
+            };
+            let bytes = heartbeat.encode();
+            let read = Heartbeat::decode(&mut Reader::new(&bytes[1..])).unwrap();
+            let digest = read.digests[0];
+            assert_eq!(
+                (digest.member, digest.is_whole, digest.as_of_age),
+                (MemberIndex(3), true, read.as_of_age)
+            );
+            read
+        };
+        for now in [Micros::from_secs(2), MAX_AGE, MAX_AGE + MAX_AGE] {
+            assert!(!read(Micros(0), now).is_vouching(), "{now:?}");
+            let before = Micros::from_millis(200);
+            let vouching = read(now - before, now);
+            assert!(vouching.is_vouching());
+            assert_eq!(vouching.as_of_age, before);
+        }
+        let long_ago = read(Micros(0), MAX_AGE + MAX_AGE).as_of_age;
+        assert_eq!(long_ago, Micros::NEVER, "not an hour ago");
     }
 }

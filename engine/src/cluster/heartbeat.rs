@@ -103,10 +103,7 @@ impl Cluster {
         let as_of = |age: Micros| clock.earliest(heartbeat.stamp, age);
         if heartbeat.is_complete && is_same_epoch {
             self.note_as_of(member, heartbeat.sent, as_of(heartbeat.as_of_age));
-            // As of the beginning of its clock: it vouches for nothing.
-            if let Some(peer) = self.peers.get_mut(&member)
-                && heartbeat.as_of_age < heartbeat.stamp
-            {
+            if let Some(peer) = self.peers.get_mut(&member).filter(|_| heartbeat.is_vouching()) {
                 peer.whole_life = peer.whole_life.max(heartbeat.sent.incarnation);
             }
         }
@@ -327,8 +324,8 @@ impl Cluster {
 
     /// Whether a member that has published `seq`, which is to come over this link, has started anew since what we have of it, so
     /// that this may be all that is left of what it had counted before: it asks for that as soon as there is a link, and what
-    /// comes over others would replace it. Of one that was removed before that, whoever has the later life takes
-    /// the earlier ones from us.
+    /// comes over others would replace it. Of one that was removed before that, whoever has the later life takes the earlier ones
+    /// from us.
     pub(super) fn must_wait(&self, origin: MemberIndex, seq: Seq, link: &Link) -> bool {
         let Some(peer) = self.peers.get(&origin) else { return false };
         let head = peer.stream.head();

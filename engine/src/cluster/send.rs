@@ -186,12 +186,14 @@ impl Cluster {
         let is_handed_back = link.member() == Some(origin);
         let given_up = self.peers.get(&origin).filter(|_| is_handed_back).map(|peer| peer.given_up);
         walk.cursor = keyspace.keyspace.walk_all(walk.cursor, WALK_STEP, |handle, counter| {
-            if let (Some(given_up), Some(full)) = (given_up, counter.full_mut()) {
-                full.give_up_subtractions_of(origin, given_up);
-            }
-            if let Some(state) = state_of(counter, origin, now, |_| true)
+            if let Some(mut state) = state_of(counter, origin, now, |_| true)
                 && state.seq > walk.from
             {
+                if let Era::Is(generation) = state.era
+                    && given_up.is_some_and(|given_up| state.seq <= given_up)
+                {
+                    state.subtracted = Subtractions::given_up(generation);
+                }
                 frames.push(&state.update(link.names_out.refer_once(handle, &state.name), now));
                 frames.split();
             }

@@ -79,11 +79,11 @@ impl Full {
         let had_some = !self.subtracted.is_empty();
         self.forget_subtractions();
         if had_some && self.subtracted.is_empty() {
-            self.subtracted.note(self.generation, 0);
+            self.subtracted = Subtractions::given_up(self.generation);
         }
     }
 
-    /// The same for a peer's shard, whose owner is without it: every member has had that owner's stream up to `given_up`.
+    /// The same for a departed member's shard: every member has had its stream up to `given_up`.
     pub(crate) fn give_up_subtractions_of(&mut self, member: MemberIndex, given_up: Seq) {
         let record = self.record.as_deref();
         let Some(shard) = self.peers.iter_mut().find(|shard| shard.member() == member) else { return };
