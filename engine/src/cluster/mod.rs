@@ -28,6 +28,7 @@ mod names;
 mod planted;
 mod publish;
 mod receive;
+mod recovery;
 mod send;
 mod stream;
 mod zeros;
@@ -37,9 +38,10 @@ use crate::cluster::link::Link;
 use crate::cluster::members::{DialTarget, FailedMeet, Members};
 use crate::cluster::nodes_file::NodesFile;
 use crate::cluster::publish::Publisher;
+use crate::cluster::recovery::Recovery;
 use crate::cluster::stream::Stream;
 use crate::cluster::view::Traffic;
-use crate::counter::{Counter, Full};
+use crate::counter::Counter;
 use crate::ids::{Generation, MemberIndex, NodeId, Seq};
 use crate::keyspace::Cause;
 use crate::node::{Node, TaskResult};
@@ -177,9 +179,6 @@ pub const HEARTBEAT: Micros = Micros::from_millis(200);
 /// A connection on which no Hello has come for this long is closed.
 const HELLO_LIMIT: Micros = Micros::from_secs(5);
 
-/// How long a starting node waits for members it can't reach before it publishes.
-const RECOVERY_LIMIT: Micros = Micros::from_secs(3);
-
 /// What is known of a member beside membership.
 #[derive(Debug, Default)]
 struct Peer {
@@ -221,18 +220,6 @@ impl Peer {
     fn is_whole(&self) -> bool {
         self.stream.head().incarnation <= self.whole_life
     }
-}
-
-/// While a starting node asks what others hold of its own shards.
-#[derive(Debug)]
-struct Recovery {
-    since: Micros,
-    /// Who has not answered.
-    waiting: BTreeSet<MemberIndex>,
-    /// Everything up to here we had ourselves.
-    position: Seq,
-    /// Everything up to here we have with what was handed back.
-    recovered: Seq,
 }
 
 /// The cluster side of a node. Owned by one thread.
@@ -458,11 +445,7 @@ impl Cluster {
     /// Does everything that is due.
     fn run(&mut self) {
         let now = self.now.monotonic;
-        if self
-            .recovery
-            .as_ref()
-            .is_some_and(|recovery| recovery.waiting.is_empty() || now.since(recovery.since) > RECOVERY_LIMIT)
-        {
+        if self.recovery.as_ref().is_some_and(|recovery| recovery.is_over(now)) {
             self.end_recovery();
         }
         for (target, to) in self.members.dials_due(now) {
@@ -528,87 +511,6 @@ impl Cluster {
             // After a CLUSTER RESET under the same id, others may hold what was counted before it.
             self.begin_recovery(&[member]);
         }
-    }
-
-    /// Asks everybody what they hold of our own shards before anything is published.
-    fn begin_recovery(&mut self, members: &[MemberIndex]) {
-        self.node.keyspace.set_recovering(true);
-        self.life = Counter::NO_LIFE;
-        self.recovery = Some(Recovery {
-            since: self.now.monotonic,
-            waiting: members.iter().copied().collect(),
-            position: self.publisher.stream.head(),
-            recovered: self.publisher.stream.head(),
-        });
-    }
-
-    /// A member has joined while this node was away, and may have got from others what this node counted before.
-    fn ask_newcomer(&mut self, member: MemberIndex) {
-        let own = self.members.own();
-        if let Some(recovery) = self.recovery.as_mut().filter(|_| own.joined < own.incarnation) {
-            recovery.waiting.insert(member);
-        }
-    }
-
-    /// A member that was not known at the start has something of our earlier lives. It is asked for that if what was counted since
-    /// is still kept apart, or is all that there is.
-    fn ask_late(&mut self, member: MemberIndex) {
-        if std::mem::take(&mut self.is_blank) {
-            self.walk_own(|own, full| full.begin_recovery_of_all(own));
-            self.node.keyspace.set_recovering(true);
-            self.node.keyspace.horizons.forget_past(self.now.monotonic);
-        } else if self.late.is_empty() {
-            return;
-        }
-        self.late.insert(member);
-    }
-
-    /// Visits all own shards that are not zero, in units of 10^-17.
-    fn walk_own(&self, visit: impl Fn(i128, &mut Full)) {
-        let mut cursor = 0;
-        loop {
-            cursor = self.node.keyspace.walk_all(cursor, 4_096, |_, counter| {
-                let own = counter.own();
-                if !own.is_zero() {
-                    visit(own.units(), counter.make_full());
-                }
-            });
-            if cursor == 0 {
-                return;
-            }
-        }
-    }
-
-    fn end_recovery(&mut self) {
-        if let Some(recovery) = self.recovery.take() {
-            // What was handed back is part of our stream again: whoever lacks it gets it from us.
-            self.publisher.stream.restart_at(recovery.recovered);
-            self.publisher.stream.note_removed(recovery.recovered);
-            self.late = recovery.waiting;
-            self.is_blank = recovery.recovered == Seq::ZERO;
-        }
-        self.node.keyspace.horizons.forget_past(self.now.monotonic);
-        self.publisher.set_incarnation(self.members.own().incarnation);
-        self.life = self.members.own().incarnation;
-        self.sign();
-        self.end_late_recovery();
-    }
-
-    /// A member has answered what it holds of our own shards, or is none any more.
-    fn note_answer(&mut self, member: MemberIndex) {
-        if let Some(recovery) = &mut self.recovery {
-            recovery.waiting.remove(&member);
-        }
-        if self.late.remove(&member) {
-            self.end_late_recovery();
-        }
-    }
-
-    /// While somebody may still hold a later state of own shards, what is counted beside it is kept apart.
-    fn end_late_recovery(&mut self) {
-        self.node.keyspace.set_recovering(!self.late.is_empty());
-        self.node.keyspace.horizons.forget_past(self.now.monotonic);
-        self.publisher.publish_all();
     }
 
     /// What need not be done at once: the picture for clients, the nodes file, what is remembered for too long.

@@ -9,7 +9,7 @@ use crate::cluster::link::Link;
 use crate::cluster::updates::{Era, Header, Previous, Update, decode_update};
 use crate::cluster::wire::{DecodeError, Decoded, Reader};
 use crate::cluster::{Cluster, FOLLOW, LENGTH_PREFIX, LinkId, Planted};
-use crate::counter::{Counter, KeptCopy};
+use crate::counter::KeptCopy;
 use crate::generation::{Record, Stated};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::{Cause, Handle, NoRoom};
@@ -295,31 +295,6 @@ impl Cluster {
             Ok((false, handle)) => (Applied::Known, Some(handle)),
             Err(Dropped::Stale) => (Applied::Known, None),
             Err(Dropped::Unintelligible) => (Applied::Unintelligible, None),
-        }
-    }
-
-    /// What a SET took our shard for is a copy of it as well, and may be all that is left after a crash.
-    pub(super) fn recover_from_record(&self, counter: &mut Counter, record: &Record, is_asking: bool) {
-        let own = counter.own().units();
-        let is_blank = counter.full().is_none_or(|full| full.seq == Seq::ZERO);
-        if is_asking {
-            counter.make_full().begin_recovery(own, 0);
-        }
-        let Some(&seen) = record.observed_of(MemberIndex::SELF) else { return };
-        // Restating passes over what was observed in a generation before ours: the counter was removed in between.
-        let is_before_ours = seen.generation < counter.stated().generation;
-        let is_lost =
-            is_blank && !is_before_ours && seen.seq != Seq::ZERO && seen.seq.incarnation < self.life;
-        if !is_asking && is_lost {
-            counter.make_full().begin_recovery(own, own);
-        }
-        // Where ours begins above this SET, it will not be restated: all of this has been seen.
-        let is_above = counter.stated().generation >= record.generation;
-        if (is_asking || is_lost) && !is_above {
-            counter.recover_observed(seen, self.life, self.now.monotonic);
-        }
-        if let Some(full) = counter.full_mut().filter(|_| !is_asking && !self.node.keyspace.is_recovering()) {
-            full.end_recovery();
         }
     }
 

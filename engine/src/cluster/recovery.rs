@@ -1,0 +1,139 @@
+//! A node that starts asks the others what they hold of its own shards, before it publishes anything, and who can't be reached in
+//! time later (docs/decisions/what-the-departed-leave.md). What becomes of the answers is in `counter/recovery.rs`.
+
+use super::Cluster;
+use crate::counter::{Counter, Full};
+use crate::generation::Record;
+use crate::ids::{MemberIndex, Seq};
+use crate::time::Micros;
+use std::collections::BTreeSet;
+
+/// How long a starting node waits for members it can't reach before it publishes.
+const RECOVERY_LIMIT: Micros = Micros::from_secs(3);
+
+/// While a starting node asks what others hold of its own shards.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    since: Micros,
+    /// Who has not answered.
+    pub(super) waiting: BTreeSet<MemberIndex>,
+    /// Everything up to here we had ourselves.
+    pub(super) position: Seq,
+    /// Everything up to here we have with what was handed back.
+    pub(super) recovered: Seq,
+}
+
+impl Recovery {
+    /// Whether all have answered, or enough time has passed.
+    pub(super) fn is_over(&self, now: Micros) -> bool {
+        self.waiting.is_empty() || now.since(self.since) > RECOVERY_LIMIT
+    }
+}
+
+impl Cluster {
+    /// Asks everybody what they hold of our own shards before anything is published.
+    pub(super) fn begin_recovery(&mut self, members: &[MemberIndex]) {
+        self.node.keyspace.set_recovering(true);
+        self.life = Counter::NO_LIFE;
+        self.recovery = Some(Recovery {
+            since: self.now.monotonic,
+            waiting: members.iter().copied().collect(),
+            position: self.publisher.stream.head(),
+            recovered: self.publisher.stream.head(),
+        });
+    }
+
+    /// A member has joined while this node was away, and may have got from others what this node counted before.
+    pub(super) fn ask_newcomer(&mut self, member: MemberIndex) {
+        let own = self.members.own();
+        if let Some(recovery) = self.recovery.as_mut().filter(|_| own.joined < own.incarnation) {
+            recovery.waiting.insert(member);
+        }
+    }
+
+    /// A member that was not known at the start has something of our earlier lives. It is asked for that if what was counted since
+    /// is still kept apart, or is all that there is.
+    pub(super) fn ask_late(&mut self, member: MemberIndex) {
+        if std::mem::take(&mut self.is_blank) {
+            self.walk_own(|own, full| full.begin_recovery_of_all(own));
+            self.node.keyspace.set_recovering(true);
+            self.node.keyspace.horizons.forget_past(self.now.monotonic);
+        } else if self.late.is_empty() {
+            return;
+        }
+        self.late.insert(member);
+    }
+
+    /// Visits all own shards that are not zero, in units of 10^-17.
+    pub(super) fn walk_own(&self, visit: impl Fn(i128, &mut Full)) {
+        let mut cursor = 0;
+        loop {
+            cursor = self.node.keyspace.walk_all(cursor, 4_096, |_, counter| {
+                let own = counter.own();
+                if !own.is_zero() {
+                    visit(own.units(), counter.make_full());
+                }
+            });
+            if cursor == 0 {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn end_recovery(&mut self) {
+        if let Some(recovery) = self.recovery.take() {
+            // What was handed back is part of our stream again: whoever lacks it gets it from us.
+            self.publisher.stream.restart_at(recovery.recovered);
+            self.publisher.stream.note_removed(recovery.recovered);
+            self.late = recovery.waiting;
+            self.is_blank = recovery.recovered == Seq::ZERO;
+        }
+        self.node.keyspace.horizons.forget_past(self.now.monotonic);
+        self.publisher.set_incarnation(self.members.own().incarnation);
+        self.life = self.members.own().incarnation;
+        self.sign();
+        self.end_late_recovery();
+    }
+
+    /// A member has answered what it holds of our own shards, or is none any more.
+    pub(super) fn note_answer(&mut self, member: MemberIndex) {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.waiting.remove(&member);
+        }
+        if self.late.remove(&member) {
+            self.end_late_recovery();
+        }
+    }
+
+    /// While somebody may still hold a later state of own shards, what is counted beside it is kept apart.
+    fn end_late_recovery(&mut self) {
+        self.node.keyspace.set_recovering(!self.late.is_empty());
+        self.node.keyspace.horizons.forget_past(self.now.monotonic);
+        self.publisher.publish_all();
+    }
+
+    /// What a SET took our shard for is a copy of it as well, and may be all that is left after a crash.
+    pub(super) fn recover_from_record(&self, counter: &mut Counter, record: &Record, is_asking: bool) {
+        let own = counter.own().units();
+        let is_blank = counter.full().is_none_or(|full| full.seq == Seq::ZERO);
+        if is_asking {
+            counter.make_full().begin_recovery(own, 0);
+        }
+        let Some(&seen) = record.observed_of(MemberIndex::SELF) else { return };
+        // Restating passes over what was observed in a generation before ours: the counter was removed in between.
+        let is_before_ours = seen.generation < counter.stated().generation;
+        let is_lost =
+            is_blank && !is_before_ours && seen.seq != Seq::ZERO && seen.seq.incarnation < self.life;
+        if !is_asking && is_lost {
+            counter.make_full().begin_recovery(own, own);
+        }
+        // Where ours begins above this SET, it will not be restated: all of this has been seen.
+        let is_above = counter.stated().generation >= record.generation;
+        if (is_asking || is_lost) && !is_above {
+            counter.recover_observed(seen, self.life, self.now.monotonic);
+        }
+        if let Some(full) = counter.full_mut().filter(|_| !is_asking && !self.node.keyspace.is_recovering()) {
+            full.end_recovery();
+        }
+    }
+}
