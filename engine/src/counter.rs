@@ -500,6 +500,8 @@ impl Counter {
         let before = self.own().units();
         let own = before + self.make_full().take_seen();
         let full = self.make_full();
+        // An own shard at rest is not published again, while others may have removed the counter and know nothing of the departed.
+        full.forget_inherited_before(acknowledged);
         // Others may still have what was zero when the counter was removed here; it is no longer said in an older generation.
         let is_born_anew = full.seq == Seq::ZERO && !full.generation.is_zero();
         full.is_restated |= is_born_anew;

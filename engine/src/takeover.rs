@@ -163,6 +163,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_set_away_of_the_departed_does_not_come_back_once_all_have_it_within_the_heirs_shard() {
+        let departed = MemberIndex(1);
+        let (of_departed, told) = (Seq { incarnation: 1, n: 3 }, Seq { incarnation: 2, n: 6 });
+        let set = |time| Record { generation: Generation { time, author: 1 }, ..Record::default() };
+        for (acknowledged, comes_back) in [(Seq { n: 5, ..told }, 12), (told, 0)] {
+            let horizons = Horizons::default();
+            let mut counter = Counter::new(b"a", PrecisionId(0));
+            counter.learn(set(1), Seq::ZERO);
+            // It had counted 12 when it learned of the SET, and has not heard that all know it.
+            let subtracted = Subtractions(vec![(Generation::ZERO, Value::from_integer(12).units())]);
+            let shard = PeerShard::new(departed, of_departed, Value::ZERO, 0, None, Vec::new());
+            counter.merge(shard, Basis { generation: set(1).generation, subtracted });
+            assert!(counter.inherit(departed, Micros(1), &horizons));
+            let full = counter.make_full();
+            full.seq = told;
+            full.inheritance_mut().note_published(told);
+            // By somebody who had removed the counter, so it has seen nothing.
+            counter.learn(set(2), acknowledged);
+            assert_eq!(counter.own(), Value::from_integer(comes_back), "{acknowledged:?}");
+        }
+    }
+
+    #[test]
     fn what_an_outvoted_set_had_subtracted_from_the_departed_is_counted_again() {
         let departed = MemberIndex(1);
         let set = |time, n, seen| {
