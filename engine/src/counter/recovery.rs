@@ -127,16 +127,6 @@ impl Counter {
     }
 }
 
-impl Subtractions {
-    /// Counted since a start and seen by a SET of that start: part of the last subtraction.
-    fn include_seen(&mut self, (left, seen): (Generation, i128)) {
-        match self.0.last_mut() {
-            Some((last, amount)) if *last >= left => *amount = amount.wrapping_add(seen),
-            Some(_) | None => self.note(left, seen),
-        }
-    }
-}
-
 impl Full {
     pub(crate) fn since_start(&self) -> Option<&SinceStart> {
         self.since_start.as_deref()
@@ -294,16 +284,25 @@ impl Full {
             && let Some(seen) = since.seen.take()
         {
             since.counted -= seen.1;
-            self.subtracted.include_seen(seen);
+            self.subtracted = self.subtracted_with(seen);
         }
+    }
+
+    /// With what a SET of this start, which is in force, has `seen` of what was counted since: part of what was subtracted on
+    /// learning of it, unless a peer has handed back a state of a higher generation, from which it has subtracted nothing.
+    fn subtracted_with(&self, (left, seen): (Generation, i128)) -> Subtractions {
+        let mut subtracted = self.subtracted.clone();
+        let is_restated_by_it = self.generation == self.record_generation();
+        match subtracted.0.last_mut().filter(|(last, _)| is_restated_by_it && *last >= left) {
+            Some((_, amount)) => *amount = amount.wrapping_add(seen),
+            None => subtracted.note(left, seen),
+        }
+        subtracted
     }
 
     /// What is to be kept of it on disk.
     pub(super) fn joined_subtractions(&self) -> Option<Subtractions> {
-        let seen = self.since_start.as_ref()?.seen?;
-        let mut subtracted = self.subtracted.clone();
-        subtracted.include_seen(seen);
-        Some(subtracted)
+        self.since_start.as_ref()?.seen.map(|seen| self.subtracted_with(seen))
     }
 
     /// Another SET is in force: what one of this start had seen is counted again.
@@ -540,6 +539,31 @@ mod tests {
         counter.make_full().end_recovery();
         counter.learn(record(8, &[(generation(5), seq(1, 7), 15)]), Seq::ZERO);
         assert_eq!(own(&counter), "4");
+    }
+
+    #[test]
+    fn what_a_low_set_of_this_start_had_seen_is_no_part_of_what_was_subtracted_before() {
+        for former in [Subtractions::given_up(generation(5)), Subtractions(vec![(generation(3), 7)])] {
+            for set_has_seen_this_life in [true, false] {
+                let mut counter = started();
+                add(&mut counter, 1);
+                set(&mut counter, 1);
+                add(&mut counter, 2);
+                let copy = copy(generation(5), seq(1, 3), 90);
+                let kept = KeptCopy { subtracted: former.clone(), ..copy };
+                counter.recover(kept, Counter::NO_LIFE, NOW);
+                publish(&mut counter, 2);
+                counter.make_full().end_recovery();
+                assert_eq!(own(&counter), "92");
+                let (seen, left) = match set_has_seen_this_life {
+                    true => ((generation(5), seq(2, 1), 92), "0"),
+                    // Nor had it seen the SET of this start, nor what that had seen.
+                    false => ((generation(5), seq(1, 3), 90), "3"),
+                };
+                counter.learn(record(6, &[seen]), Seq::ZERO);
+                assert_eq!(own(&counter), left, "{former:?}");
+            }
+        }
     }
 
     #[test]
