@@ -192,8 +192,7 @@ impl Ledger {
     /// The generation in which the counter has last disappeared from a node, or from another one that had met it: that took
     /// the word of both. A node that knows no generation reads what it reads since then.
     pub(crate) fn floor(&self, id: NodeId) -> Generation {
-        let together = self.removals.values().filter(|removal| is_among(removal.acquainted.as_ref(), id));
-        together.map(|removal| removal.generation).max().flatten()
+        self.last(self.removals.values().filter(|removal| is_among(removal.acquainted.as_ref(), id)))
     }
 
     /// The same as another node reads it that may have been forgotten: it knows nothing of what was removed since.
@@ -202,7 +201,7 @@ impl Ledger {
             is_among(removal.acquainted.as_ref(), id)
                 && (*remover == reader || !removal.forgotten.contains(&reader))
         };
-        self.removals.iter().filter(is_known).map(|(_, removal)| removal.generation).max().flatten()
+        self.last(self.removals.iter().filter(is_known).map(|(_, removal)| removal))
     }
 
     /// The same for what a node reads that may have been forgotten meanwhile: only what it took part in.
@@ -210,12 +209,18 @@ impl Ledger {
         let took_part = |&(remover, removal): &(&NodeId, &Removal)| {
             is_among(removal.acquainted.as_ref(), id) && (*remover == id || !removal.forgotten.contains(&id))
         };
-        self.removals.iter().filter(took_part).map(|(_, removal)| removal.generation).max().flatten()
+        self.last(self.removals.iter().filter(took_part).map(|(_, removal)| removal))
     }
 
-    /// The highest generation in which the counter has disappeared anywhere.
+    /// The generation in which the counter has last disappeared anywhere.
     pub(crate) fn last_removal(&self) -> Generation {
-        self.removals.values().map(|removal| removal.generation).max().flatten()
+        self.last(self.removals.values())
+    }
+
+    /// The generation of the last of these.
+    fn last<'a>(&self, removals: impl Iterator<Item = &'a Removal>) -> Generation {
+        let generations = removals.map(|removal| removal.generation);
+        generations.reduce(|one, other| self.later(one.min(other), one.max(other))).flatten()
     }
 
     /// The generation that a node is in.
@@ -335,18 +340,23 @@ impl Ledger {
         Range::from(shard.value) + possible
     }
 
+    /// Whether a counter disappeared in the one generation after it had in the other.
+    fn is_after(&self, generation: Generation, floor: Generation) -> bool {
+        generation != floor && self.later(generation.min(floor), generation.max(floor)) == generation
+    }
+
     /// The counter has disappeared from a node.
     pub(crate) fn note_removal(&mut self, id: NodeId, removal: Removal) {
         let ids: Vec<NodeId> = self.authors.keys().copied().collect();
         for author in ids.into_iter().filter(|author| is_among(removal.acquainted.as_ref(), *author)) {
-            if self.floor(author) < removal.generation {
+            if self.is_after(removal.generation, self.floor(author)) {
                 let author = self.author(author);
                 author.seq_at_floor = author.max_seq;
             }
         }
-        let last = self.removals.entry(id).or_default();
-        if last.generation < removal.generation {
-            *last = removal;
+        let last = self.removals.get(&id).and_then(|removal| removal.generation);
+        if self.is_after(removal.generation, last) {
+            self.removals.insert(id, removal);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The judge judged: histories of which the right answer is known.
 
+use super::ledger::{By, SetRecord};
 use super::*;
 use crate::process::ShardState;
 use engine::value::Value;
@@ -488,4 +489,22 @@ fn where_a_lone_node_has_removed_a_counter_the_lower_set_of_those_it_joins_is_in
     };
     assert!(is_right(true));
     assert!(!is_right(false), "a lower SET has replaced a higher one");
+}
+
+#[test]
+fn a_counter_has_last_disappeared_under_a_lower_set_if_that_came_after_all_had_forgotten_the_other() {
+    for (previous, last) in [(Some((9, 0)), (3, 1)), (None, (9, 0))] {
+        let mut ledger = Ledger::default();
+        for (made, previous) in [((9, 0), None), ((3, 1), previous)] {
+            let (seen, seqs) = (BTreeMap::from([(id(1), Range::exactly(5))]), BTreeMap::new());
+            let (at, by) = (Micros::from_secs(1), By::Member);
+            let value = Value::ZERO;
+            let set =
+                SetRecord { value, seen, seqs, previous, acquainted: None, at, is_maybe_lost: false, by };
+            ledger.sets.insert(made, set);
+            ledger.note_removal(id(1), Removal { generation: Some(made), ..Removal::default() });
+            ledger.note_removal(id(2), Removal { generation: Some(made), ..Removal::default() });
+        }
+        assert_eq!(ledger.floor(id(1)), Some(last), "made by one who had removed {previous:?}");
+    }
 }
