@@ -111,21 +111,26 @@ fn what_a_set_has_seen_does_not_come_back_to_who_starts_above_it_since_another_c
 
 #[test]
 fn what_was_subtracted_before_a_counter_was_removed_does_not_come_back_with_the_heir_who_had_kept_it() {
-    for (keeper, other) in [(1, 2), (2, 1)] {
+    // The departed has heard that all know the SET, so the other has removed the counter before it departs; or it has not.
+    for (keeper, other, has_heard) in [(1, 2, true), (2, 1, true), (1, 2, false), (2, 1, false)] {
         let mut world = World::joined(3);
         world.ask(0, "INCRBY a 3");
         world.run(Micros::from_secs(3));
         world.ask(keeper, "PRECISION a 5");
         world.ask(0, "SET a 0");
-        world.run(Micros::from_secs(3));
-        let knows = |host: usize| world.hosts[host].node.keyspace.with(b"a", |_| ()).is_some();
-        assert_eq!([keeper, other].map(knows), [true, false]);
+        world.run(if has_heard { Micros::from_secs(3) } else { Micros::from_millis(1) });
+        let known_to = |world: &World| {
+            let knows = |host: usize| world.hosts[host].node.keyspace.with(b"a", |_| ()).is_some();
+            [keeper, other].map(knows)
+        };
+        assert_eq!(known_to(&world), [true, !has_heard]);
         world.away.insert(0);
         world.kill(0);
         let dead = world.hosts[0].node.id();
         let now = world.clock();
         world.hosts[other].cluster.request(ClusterRequest::Forget(dead), now);
         world.run(Micros::from_secs(6));
+        assert_eq!(known_to(&world), [true, false]);
         world.ask(other, "SET a 1");
         world.run(Micros::from_secs(1));
         assert_eq!([1, 2].map(|host| world.ask(host, "GET a")), ["1", "1"]);
