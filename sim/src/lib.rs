@@ -2,7 +2,7 @@
 //!
 //! Everything here is reproduced by its seed. `plan` says what a seed does; `run` does it: `world` gives time, `net`
 //! carries frames, `clients` count, `faults` break things, and the `oracle` judges. `process` is the door behind which the
-//! engine (`real`) runs; `swarm` runs many seeds. `table` judges the prediction alone, without nodes; `disk` is a disk
+//! engine (`real`) runs, from an `image` of its disk after a crash; `swarm` runs many seeds. `table` judges the prediction alone, without nodes; `disk` is a disk
 //! that loses what it may.
 
 pub mod clients;
@@ -10,6 +10,7 @@ pub mod clock;
 pub mod dice;
 pub mod disk;
 pub mod faults;
+mod image;
 pub mod net;
 pub mod oracle;
 pub mod plan;

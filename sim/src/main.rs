@@ -12,13 +12,14 @@ use std::process::ExitCode;
 use sim::{table, workloads};
 
 const USAGE: &str = "\
-usage: sim --seeds FIRST..END [--threads N] [--keep-going] [--without WHAT,...]
-       sim --seed N [-v] [--watch NAME] [--without WHAT,...]
+usage: sim --seeds FIRST..END [--threads N] [--keep-going] [--disks] [--without WHAT,...]
+       sim --seed N [-v] [--watch NAME] [--disks] [--without WHAT,...]
        sim table [--counters N] [--minutes N] [--seed N] [--variations]
 
   Runs seeds, all from FIRST to before END or one, and has them judged (docs/simulator.md). A failing seed ends
   the swarm unless it is to keep going; -v prints all that happens, --watch also what
-  each node knows of a counter whenever that changes; --without
+  each node knows of a counter whenever that changes; --disks has nodes keep their counters through crashes, in two of
+  three seeds, exactly or as they were a moment ago (a seed is another run then); --without
   leaves out faults and habits, by their names in the report.
 
   table compares our prediction with the original's rule on synthetic counters (100 of each kind for 15 minutes,

@@ -121,7 +121,7 @@ pub trait Process {
     /// The DEBUG RESET that it has carried out last.
     fn reset_epoch(&self) -> Epoch;
     /// What a disk would hold if it were perfect; `None` if this program has no disk.
-    fn image(&self) -> Option<Vec<u8>>;
+    fn image(&self, now: Now) -> Option<Vec<u8>>;
     /// How many things its collections hold, by name: what must not grow in quiet times.
     fn sizes(&self) -> Vec<(&'static str, usize)>;
 }

@@ -3,6 +3,7 @@
 //! Both of the engine's ways in are used as the server uses them: requests through `Node::execute` on a session,
 //! frames and time through `Cluster::handle`. What the judge looks at comes from `Cluster::inspect`.
 
+use crate::image;
 use crate::process::{Abilities, CounterState, Epoch, Generation, Process, Program, ShardState, Start};
 use engine::clients::Peer;
 use engine::cluster::inspect::{CounterInspection, ShardInspection};
@@ -20,6 +21,8 @@ use std::sync::Arc;
 pub struct Real {
     /// The bug.
     pub planted: Option<Planted>,
+    /// Nodes keep their counters on disks, as far as plans say.
+    pub has_disk: bool,
 }
 
 impl Program for Real {
@@ -39,6 +42,9 @@ impl Program for Real {
             now: start.now,
             shell: Arc::new(NoShell),
         }));
+        if let Some(image) = &start.image {
+            image::load(&node, start.nodes_file.as_deref(), image, start.now.monotonic);
+        }
         let config = ClusterConfig {
             seed: start.seed,
             nodes_file: start.nodes_file,
@@ -54,7 +60,7 @@ impl Program for Real {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { has_disk: false, ..Abilities::ALL }
+        Abilities { has_disk: self.has_disk, ..Abilities::ALL }
     }
 }
 
@@ -155,8 +161,8 @@ impl Process for Running {
         (epoch.clock, epoch.author.author(0))
     }
 
-    fn image(&self) -> Option<Vec<u8>> {
-        None
+    fn image(&self, now: Now) -> Option<Vec<u8>> {
+        Some(image::of(&self.node, now.monotonic))
     }
 
     fn sizes(&self) -> Vec<(&'static str, usize)> {

@@ -6,6 +6,7 @@ use sim::real::Real;
 use sim::run::Report;
 use sim::swarm;
 use sim::trace::Trace;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -21,6 +22,7 @@ struct Options {
     is_single: bool,
     is_verbose: bool,
     is_going_on: bool,
+    has_disks: bool,
     threads: usize,
     /// Faults and habits that no seed has.
     without: Vec<String>,
@@ -32,7 +34,7 @@ pub(crate) fn run(words: &[String]) -> Option<ExitCode> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let options = parse(words, cores)?;
     name_seed_in_panics();
-    let real = Real::default();
+    let real = Real { has_disk: options.has_disks, ..Real::default() };
     let is_good = if options.is_single { replay(&real, &options) } else { run_swarm(&real, &options) };
     Some(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -43,6 +45,7 @@ fn parse(words: &[String], cores: usize) -> Option<Options> {
         is_single: false,
         is_verbose: false,
         is_going_on: false,
+        has_disks: false,
         threads: cores,
         without: Vec::new(),
         watched: None,
@@ -66,6 +69,7 @@ fn parse(words: &[String], cores: usize) -> Option<Options> {
                 options.watched = Some(words.next()?.clone().into_bytes());
                 options.is_verbose = true;
             }
+            "--disks" => options.has_disks = true,
             "--keep-going" => options.is_going_on = true,
             "-v" => options.is_verbose = true,
             _ => return None,
@@ -85,9 +89,11 @@ impl Options {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "reports go to standard output")]
+/// Reports go to standard output; whoever has read enough of them may go.
 fn say(text: &str) {
-    print!("{text}");
+    if std::io::stdout().write_all(text.as_bytes()).is_err() {
+        std::process::exit(1);
+    }
 }
 
 #[allow(clippy::print_stderr, reason = "what is wrong with the call goes to standard error")]

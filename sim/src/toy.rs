@@ -350,7 +350,7 @@ impl Process for Node {
         (0, 0)
     }
 
-    fn image(&self) -> Option<Vec<u8>> {
+    fn image(&self, _now: Now) -> Option<Vec<u8>> {
         None
     }
 

@@ -370,18 +370,20 @@ impl<'a> World<'a> {
         if self.hosts[host].life != life {
             return;
         }
+        let now = self.local(host);
         if let Some(process) = &self.hosts[host].process {
-            self.hosts[host].image = process.image();
+            self.hosts[host].image = process.image(now);
             self.push(self.now + lag, Event::Image { host, life });
         }
     }
 
     /// Ends the process of a host without warning. Returns it, for a look at what is lost.
     pub fn kill(&mut self, host: usize, is_power_cut: bool) -> Box<dyn Process> {
+        let now = self.local(host);
         let target = &mut self.hosts[host];
         let process = target.process.take().expect("only running processes are killed");
         match self.plan.disk {
-            DiskKind::Exact => target.image = process.image(),
+            DiskKind::Exact => target.image = process.image(now),
             DiskKind::NoCounters => target.image = None,
             DiskKind::Lagging(_) => {}
         }
