@@ -123,7 +123,7 @@ impl Cluster {
         for digest in &heartbeat.digests {
             let Some(about) = self.note_digest(id, digest) else { continue };
             if about == MemberIndex::SELF {
-                self.take_acknowledgement(id, member, digest.applied, heartbeat.is_complete);
+                self.take_acknowledgement(id, member, digest.applied, &heartbeat);
                 continue;
             }
             if let Some(peer) = self.peers.get_mut(&member) {
@@ -189,7 +189,7 @@ impl Cluster {
     }
 
     /// A member has our stream up to `applied`.
-    fn take_acknowledgement(&mut self, id: LinkId, member: MemberIndex, applied: Seq, is_complete: bool) {
+    fn take_acknowledgement(&mut self, id: LinkId, member: MemberIndex, applied: Seq, heartbeat: &Heartbeat) {
         if self.recovery.is_some() && applied.incarnation >= self.members.own().incarnation {
             // Nothing was published in this life yet, so another one has had its number: of two starts within a second, the
             // later from an older copy of the disk.
@@ -198,7 +198,7 @@ impl Cluster {
         }
         let Some(peer) = self.peers.get_mut(&member) else { return };
         // One that has lost something in a crash has less than it had.
-        peer.acknowledged = if is_complete { applied } else { peer.acknowledged.min(applied) };
+        peer.acknowledged = if heartbeat.is_complete { applied } else { peer.acknowledged.min(applied) };
         let is_from_before = applied != Seq::ZERO && applied.incarnation < self.life;
         if self.recovery.is_none()
             && is_from_before
@@ -206,7 +206,7 @@ impl Cluster {
         {
             self.ask_late(member);
         }
-        let is_late = self.late.contains(&member);
+        let is_late = self.late.contains_key(&member);
         if let Some(link) = self.links.get_mut(&id)
             && link.has_echoed
             && !is_late
@@ -215,13 +215,16 @@ impl Cluster {
             link.outgoing
                 .insert(MemberIndex::SELF, Outgoing { position: applied, has_gaps: false, walk: None });
         }
-        let recovery = self.recovery.as_ref().filter(|recovery| recovery.waiting.contains(&member));
-        if recovery.is_none() && !is_late {
+        let recovery = self.recovery.as_ref().filter(|recovery| recovery.waiting.contains_key(&member));
+        let is_outdated = self.links.get(&id).is_none_or(|link| heartbeat.echo < link.asked_again);
+        if recovery.is_none() && !is_late || is_outdated {
             return;
         }
         // What a late one has of this life it has from others; what of earlier lives lies below that is not known.
         let position = recovery.map_or(Seq::ZERO, |recovery| recovery.position);
-        if applied <= position {
+        // While there is a link nobody gets our stream from others, so it has nothing that it has not handed back.
+        let has_answered = self.links.get(&id).is_some_and(|link| link.has_handed_back);
+        if applied <= position || has_answered {
             self.note_answer(member);
         } else if let Some(link) = self.links.get_mut(&id)
             && link.clock.is_known()

@@ -106,6 +106,10 @@ pub(crate) struct Link {
     pub(crate) is_peer_recovering: bool,
     /// We have asked the peer what it holds of our own shards.
     pub(crate) has_asked_for_own: bool,
+    /// It has answered that.
+    pub(crate) has_handed_back: bool,
+    /// What it says of that is out of date unless it had heard us since.
+    pub(crate) asked_again: Micros,
     /// Streams that we are receiving a copy of everything of, and what was mentioned.
     pub(crate) copying: BTreeMap<MemberIndex, BTreeSet<Handle>>,
 }
@@ -136,6 +140,8 @@ impl Link {
             is_incoming_complete: false,
             is_peer_recovering: true,
             has_asked_for_own: false,
+            has_handed_back: false,
+            asked_again: Micros(0),
             copying: BTreeMap::new(),
         }
     }

@@ -233,8 +233,8 @@ pub struct Cluster {
     publisher: Publisher,
     pace: Pace,
     recovery: Option<Recovery>,
-    /// Members that could not be asked at the start what they hold of our own shards, and will be.
-    late: BTreeSet<MemberIndex>,
+    /// Members that could not be asked at the start what they hold of our own shards, and will be; and in which incarnation.
+    late: BTreeMap<MemberIndex, u32>,
     /// Nothing that we had published before the start has come back, from the disk or from others.
     is_blank: bool,
     /// Our incarnation when we began to publish: what has this one or a later is of this life.
@@ -306,7 +306,7 @@ impl Cluster {
             peers: BTreeMap::new(),
             publisher,
             recovery: None,
-            late: BTreeSet::new(),
+            late: BTreeMap::new(),
             is_blank: false,
             life: Counter::NO_LIFE,
             epoch,

@@ -99,7 +99,7 @@ impl Cluster {
             self.resubscribe(id, origin);
             return Ok(());
         }
-        self.note_progress(origin, &header, member);
+        self.note_progress(id, origin, &header);
         if member == Some(origin) {
             self.node.keyspace.horizons.follow(origin, now + FOLLOW);
             if let Some(age) = header.as_of_age.filter(|_| header.is_complete) {
@@ -129,7 +129,7 @@ impl Cluster {
 
     /// Whether what the peer holds of our own shards may be later than what we have.
     fn is_asking(&self, link: &Link) -> bool {
-        self.recovery.is_some() || link.member().is_some_and(|member| self.late.contains(&member))
+        self.recovery.is_some() || link.member().is_some_and(|member| self.late.contains_key(&member))
     }
 
     /// Applies the updates of a frame, or passes over them if the stream is not wanted. False if one of them could not be
@@ -299,7 +299,7 @@ impl Cluster {
     }
 
     /// A stream has been applied further.
-    fn note_progress(&mut self, origin: MemberIndex, header: &Header, sender: Option<MemberIndex>) {
+    fn note_progress(&mut self, id: LinkId, origin: MemberIndex, header: &Header) {
         if !header.is_complete {
             return;
         }
@@ -307,8 +307,15 @@ impl Cluster {
             if let Some(recovery) = &mut self.recovery {
                 recovery.recovered = recovery.recovered.max(header.to);
             }
-            if let Some(sender) = sender {
-                self.note_answer(sender);
+            let link = self.links.get_mut(&id);
+            if let Some(link) = link
+                && let Some(sender) = link.member()
+            {
+                link.has_handed_back = true;
+                // If it was asked again meanwhile, its next heartbeat says whether this was all.
+                if link.asked_again == Micros(0) {
+                    self.note_answer(sender);
+                }
             }
             return;
         }

@@ -6,7 +6,7 @@ use crate::counter::{Counter, Full};
 use crate::generation::Record;
 use crate::ids::{MemberIndex, Seq};
 use crate::time::Micros;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// How long a starting node waits for members it can't reach before it publishes.
 const RECOVERY_LIMIT: Micros = Micros::from_secs(3);
@@ -15,8 +15,8 @@ const RECOVERY_LIMIT: Micros = Micros::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Recovery {
     since: Micros,
-    /// Who has not answered.
-    pub(super) waiting: BTreeSet<MemberIndex>,
+    /// Who has not answered, and in which incarnation it was to be asked.
+    pub(super) waiting: BTreeMap<MemberIndex, u32>,
     /// Everything up to here we had ourselves.
     pub(super) position: Seq,
     /// Everything up to here we have with what was handed back.
@@ -37,7 +37,7 @@ impl Cluster {
         self.life = Counter::NO_LIFE;
         self.recovery = Some(Recovery {
             since: self.now.monotonic,
-            waiting: members.iter().copied().collect(),
+            waiting: members.iter().map(|member| (*member, self.members.incarnation(*member))).collect(),
             position: self.publisher.stream.head(),
             recovered: self.publisher.stream.head(),
         });
@@ -45,9 +45,9 @@ impl Cluster {
 
     /// A member has joined while this node was away, and may have got from others what this node counted before.
     pub(super) fn ask_newcomer(&mut self, member: MemberIndex) {
-        let own = self.members.own();
+        let (own, incarnation) = (self.members.own(), self.members.incarnation(member));
         if let Some(recovery) = self.recovery.as_mut().filter(|_| own.joined < own.incarnation) {
-            recovery.waiting.insert(member);
+            recovery.waiting.insert(member, incarnation);
         }
     }
 
@@ -61,7 +61,7 @@ impl Cluster {
         } else if self.late.is_empty() {
             return;
         }
-        self.late.insert(member);
+        self.late.insert(member, self.members.incarnation(member));
     }
 
     /// Visits all own shards that are not zero, in units of 10^-17.
@@ -97,12 +97,25 @@ impl Cluster {
 
     /// A member has answered what it holds of our own shards, or is none any more.
     pub(super) fn note_answer(&mut self, member: MemberIndex) {
-        if let Some(recovery) = &mut self.recovery {
-            recovery.waiting.remove(&member);
+        let waiting = self.recovery.as_mut().and_then(|recovery| recovery.waiting.remove(&member));
+        let late = self.late.remove(&member);
+        let is_in_another_life = |asked: u32| self.members.incarnation(member) > asked;
+        let is_gone = !self.members.index_of_live(member);
+        if waiting.or(late).is_some_and(|asked| is_gone || is_in_another_life(asked)) {
+            self.ask_others_again(member);
         }
-        if self.late.remove(&member) {
+        if late.is_some() {
             self.end_late_recovery();
         }
+    }
+
+    /// A member did not live to say what it held of our own shards. Others may have got that from it since they have answered.
+    fn ask_others_again(&mut self, lost: MemberIndex) {
+        let others = self.members.peers().filter(|(member, _)| *member != lost);
+        let others = others.map(|(member, _)| (member, self.members.incarnation(member)));
+        let asked = self.recovery.as_mut().map_or(&mut self.late, |recovery| &mut recovery.waiting);
+        others.for_each(|(member, incarnation)| _ = asked.entry(member).or_insert(incarnation));
+        self.links.values_mut().for_each(|link| link.asked_again = self.now.monotonic);
     }
 
     /// While somebody may still hold a later state of own shards, what is counted beside it is kept apart.

@@ -195,13 +195,56 @@ fn members_that_joined_meanwhile_are_asked_for_own_counts_as_well() {
 }
 
 #[test]
+fn what_one_who_died_before_it_answered_had_told_others_is_asked_of_them() {
+    for is_forgotten in [false, true] {
+        let mut world = World::joined(3);
+        world.ask(0, "INCRBY b 5");
+        world.run(Micros::from_secs(3));
+        world.away.insert(1);
+        world.kill(1);
+        world.ask(0, "INCRBY a 100");
+        world.run(Micros::from_secs(1));
+        // Host 1 answers that it knows of nothing later than `b`; host 2 is away.
+        world.away = BTreeSet::from([2]);
+        world.kill(2);
+        world.restart(0);
+        world.run(Micros::from_secs(6));
+        assert_eq!((world.ask(0, "GET a"), world.ask(0, "GET b")), ("0".into(), "5".into()));
+        // Then it starts anew and gets everything from host 2, which dies.
+        world.away = BTreeSet::from([0]);
+        world.kill(0);
+        world.restart(1);
+        world.run(Micros::from_secs(6));
+        assert_eq!(world.ask(1, "GET a"), "100");
+        world.away = BTreeSet::from([1]);
+        world.kill(1);
+        if is_forgotten {
+            world.kill(2);
+            let dead = world.hosts.pop().unwrap().node.id();
+            let now = world.clock();
+            world.hosts[0].cluster.request(ClusterRequest::Forget(dead), now);
+        } else {
+            world.restart(2);
+        }
+        world.run(Micros::from_secs(6));
+        assert!(world.hosts[0].node.keyspace.is_recovering(), "host 1 may have got it");
+        world.away.clear();
+        world.run(Micros::from_secs(6));
+        world.agree("GET a", "100");
+        world.agree("GET b", "5");
+        assert!(world.hosts.iter().all(|host| host.cluster.late.is_empty()));
+        assert!(world.ask(0, "GET a BOUND").contains("|$1|0|"));
+    }
+}
+
+#[test]
 fn what_a_reset_of_all_has_left_unanswered_is_asked_again() {
     let mut world = World::joined(2);
     world.ask(0, "INCRBY a 100");
     world.run(Micros::from_secs(3));
     let cluster = &mut world.hosts[0].cluster;
     let (&member, link) = cluster.link_of.iter().next().unwrap();
-    cluster.late.insert(member);
+    cluster.late.insert(member, cluster.life);
     cluster.links.get_mut(link).unwrap().has_asked_for_own = true;
     let now = world.clock();
     world.hosts[1].cluster.request(ClusterRequest::ResetAll, now);
