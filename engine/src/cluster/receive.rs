@@ -335,7 +335,8 @@ impl Cluster {
         }
     }
 
-    /// After a copy of everything: shards of that owner that were not mentioned are no more, so zero.
+    /// After a copy of everything: shards of that owner that were not mentioned are no more, so zero. Of our own, those of former
+    /// lives that the peer had: it has removed the counter since, with our consent, which our disk does not know of.
     fn drop_unmentioned(
         &mut self,
         origin: MemberIndex,
@@ -343,14 +344,17 @@ impl Cluster {
         to: Seq,
     ) {
         let now = self.now.monotonic;
+        let life = self.life;
+        let is_old = |seq: Seq| seq != Seq::ZERO && seq <= to && seq.incarnation < life;
         let mut gone = Vec::new();
         let mut cursor = 0;
         loop {
             cursor = self.node.keyspace.walk_all(cursor, 4_096, |handle, counter| {
-                let is_old = |shard: &PeerShard| shard.member() == origin && shard.seq() <= to;
-                if counter.full().is_some_and(|full| full.peers().iter().any(is_old))
-                    && !mentioned.contains(&handle)
-                {
+                let is_gone = counter.full().is_some_and(|full| match origin {
+                    MemberIndex::SELF => is_old(full.seq),
+                    peer => full.peer(peer).is_some_and(|shard| shard.seq() <= to),
+                });
+                if is_gone && !mentioned.contains(&handle) {
                     gone.push(handle);
                 }
             });
@@ -358,10 +362,16 @@ impl Cluster {
                 break;
             }
         }
+        // Above all that was SET before it was removed.
+        let anew = self.node.keyspace.next_generation(self.now);
+        let cause = if origin == MemberIndex::SELF { Cause::Recovery } else { Cause::Publication };
         for handle in gone {
-            self.node.keyspace.update_at(handle, Cause::Publication, now, |counter| {
-                if let Some(full) = counter.full_mut() {
-                    full.void_peer(origin, to);
+            self.node.keyspace.update_at(handle, cause, now, |counter| match origin {
+                MemberIndex::SELF => counter.recover_removed(to, anew, life, now),
+                peer => {
+                    if let Some(full) = counter.full_mut() {
+                        full.void_peer(peer, to);
+                    }
                 }
             });
         }

@@ -4,11 +4,13 @@ mod lives;
 
 use super::*;
 use crate::clients::Peer as ClientPeer;
+use crate::durable::{Journal, Loader};
 use crate::keyspace::{Fate, NoRoom};
 use crate::node::{NodeConfig, ProcessInfo, Shell};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::shard::PeerShard;
+use crate::store::Batch;
 use crate::value::Value;
 use resp::Request;
 
@@ -53,7 +55,7 @@ impl World {
         Now { monotonic: self.now, unix: self.now + Micros::from_secs(1_700_000_000) }
     }
 
-    fn make(&self, number: usize, nodes_file: Option<Vec<u8>>) -> Host {
+    fn make(&self, number: usize, kept: Option<(Vec<u8>, &Batch)>) -> Host {
         let settings =
             Settings { port: 7000 + number as u16, cluster_node_timeout_ms: 2_000, ..Settings::default() };
         let now = self.clock();
@@ -66,6 +68,14 @@ impl World {
             shell: Arc::new(Quiet),
         }));
         let incarnation = now.unix.secs() as u32;
+        let nodes_file = kept.map(|(nodes_file, disk)| {
+            let own = node.recognise(&nodes_file).unwrap();
+            let mut loader = Loader::new(&node, (0, 1), Some(own), now.monotonic);
+            disk.blocks().for_each(|block| loader.block(&block).unwrap());
+            loader.finish().unwrap();
+            node.finish_loading();
+            nodes_file
+        });
         let config =
             ClusterConfig { seed: number as u64, nodes_file, incarnation, ..ClusterConfig::default() };
         let cluster = Cluster::new(node.clone(), config, now).unwrap();
@@ -80,9 +90,21 @@ impl World {
     }
 
     fn restart(&mut self, host: usize) {
+        self.restart_with(host, &Batch::new());
+    }
+
+    /// What the disk of a host has at this moment, if it keeps up.
+    fn disk(&self, host: usize) -> Batch {
+        let mut batch = Batch::new();
+        Journal::anew(Arc::clone(&self.hosts[host].node)).copy_all(&mut batch, self.now);
+        batch
+    }
+
+    /// A crash, and a start with that disk.
+    fn restart_with(&mut self, host: usize, disk: &Batch) {
         let saved = self.hosts[host].saved.clone();
         self.kill(host);
-        self.hosts[host] = self.make(host, Some(saved));
+        self.hosts[host] = self.make(host, Some((saved, disk)));
     }
 
     fn kill(&mut self, host: usize) {

@@ -41,7 +41,7 @@ impl Full {
         self.record().is_none_or(|record| record.is_counted(&shard.as_published(record.generation)))
     }
 
-    pub(super) fn peer(&self, member: MemberIndex) -> Option<&PeerShard> {
+    pub(crate) fn peer(&self, member: MemberIndex) -> Option<&PeerShard> {
         self.peers.iter().find(|peer| peer.member() == member)
     }
 
@@ -217,10 +217,19 @@ impl Full {
         let generation = self.peers[place].generation(record);
         if generation >= record {
             self.peers.swap_remove(place);
+            self.void_record(generation);
             return;
         }
         let zero = PeerShard::new(member, seq, Value::ZERO, self.peers[place].decimals(), None, Vec::new());
         self.peers[place].merge(zero, generation.into(), self.record.as_deref());
+    }
+
+    /// Somebody who had a shard in that generation has removed the counter since: it read zero by a later SET, which is remembered
+    /// nowhere.
+    pub(super) fn void_record(&mut self, generation: Generation) {
+        if let Some(record) = self.record.as_deref_mut().filter(|record| record.generation <= generation) {
+            (record.value, record.is_deletion) = (Value::ZERO, true);
+        }
     }
 
     /// Takes a departed member's shard away and returns it.

@@ -98,6 +98,19 @@ impl Counter {
         true
     }
 
+    /// A peer that has had the own shard, or a later state, up to `seq` has removed the counter since: all of that was zero. What
+    /// was counted since the start is in the generation `anew`, above that of the SET that made it so.
+    pub(crate) fn recover_removed(&mut self, seq: Seq, anew: Generation, life: u32, now: Micros) {
+        let left = self.stated().generation;
+        let stated = Stated { member: MemberIndex::SELF, generation: anew, seq, value: Value::ZERO };
+        let kept = KeptCopy { stated, subtracted: Subtractions::given_up(anew), decimals: 0 };
+        if self.recover(kept, life, now)
+            && let Some(full) = self.full_mut()
+        {
+            full.void_record(left);
+        }
+    }
+
     /// Takes over what the author of a SET took the own shard for, unless as much of it is known.
     pub(crate) fn recover_observed(&mut self, observed: Observed, life: u32, now: Micros) {
         let Observed { member, generation, seq, value } = observed;

@@ -74,4 +74,23 @@ impl Batch {
         self.chunks.clear();
         self.records = 0;
     }
+
+    /// As a reader of the log gets it.
+    #[cfg(test)]
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = super::Block> {
+        self.chunks.iter().map(|chunk| super::Block {
+            directory: "".into(),
+            file: "".into(),
+            offset: 0,
+            header: super::format::BlockHeader {
+                crc: 0,
+                stored_len: 0,
+                raw_len: 0,
+                sequence: 1,
+                unsynced: 0,
+                flags: 0,
+            },
+            body: chunk[BLOCK_HEADER_BYTES..].to_vec(),
+        })
+    }
 }

@@ -21,6 +21,33 @@ fn a_node_that_lost_everything_gets_its_counts_back() {
 }
 
 #[test]
+fn what_all_have_removed_does_not_come_back_with_a_disk_that_does_not_know_of_it() {
+    for (before, who) in [("SET a 100", 0), ("SET a 100", 1), ("INCRBY a 5", 0), ("INCRBY a 5", 1)] {
+        for deleter in 0..3 {
+            let mut world = World::joined(3);
+            world.ask(who, before);
+            world.run(Micros::from_secs(1));
+            // Another start in between: what it has is of a former life.
+            let disk = world.disk(0);
+            world.restart_with(0, &disk);
+            world.run(Micros::from_secs(3));
+            let disk = world.disk(0);
+            world.ask(deleter, "DEL a");
+            world.run(Micros::from_secs(6));
+            world.agree("EXISTS a", ":0|");
+            world.restart_with(0, &disk);
+            world.ask(0, "INCRBY a 7");
+            world.run(Micros::from_secs(6));
+            let what = format!("{before} on {who}, DEL on {deleter}");
+            assert_eq!(world.all("GET a"), ["7"; 3], "{what}");
+            world.ask(1, "SET a 1");
+            world.run(Micros::from_secs(1));
+            assert_eq!(world.all("GET a"), ["1"; 3], "{what}");
+        }
+    }
+}
+
+#[test]
 fn what_only_an_absent_member_has_comes_back_with_it() {
     let mut world = World::joined(3);
     world.ask(0, "INCRBY a 100");
