@@ -133,7 +133,7 @@ impl Node {
         let (value, moving) = if part.is_settled() {
             (part.predicted, None)
         } else {
-            (part.value, Some(Moving::unanchored(precision.unwrap_or(Value::MAX).units())))
+            (part.value, Some(Moving::unanchored(0.0, precision.unwrap_or(Value::MAX).units())))
         };
         Ok(PeerShard::new(member, Seq::ZERO, value, value.decimals(), moving, Vec::new()))
     }

@@ -230,6 +230,7 @@ impl From<Generation> for Basis {
 /// The line of a shard that moves.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Moving {
+    /// Units of 10^-17 per microsecond. Of an unanchored one: how far in all the line had moved, units of 10^-17.
     pub(crate) slope: f64,
     /// When the line passes through the value, on our clock.
     pub(crate) moment: Micros,
@@ -240,15 +241,22 @@ pub(crate) struct Moving {
 }
 
 impl Moving {
-    /// Of a shard that was moving when it was written to disk: it stands, and how far the truth has moved since is not
-    /// known.
-    pub(crate) fn unanchored(precision_units: i128) -> Moving {
-        Moving { slope: 0.0, moment: Micros(0), moment_error: Micros::NEVER, precision_units }
+    /// Of a shard that was moving when it was written to disk: it stands where its line had come to, so many units from its
+    /// value, and how far the truth has moved since is not known.
+    pub(crate) fn unanchored(moved: f64, precision_units: i128) -> Moving {
+        Moving { slope: moved, moment: Micros(0), moment_error: Micros::NEVER, precision_units }
+    }
+
+    fn is_unanchored(&self) -> bool {
+        self.moment_error == Micros::NEVER
     }
 
     /// Where on the line to read it: it is followed up to `horizon` at most (zero: its owner was never heard of), but never back
-    /// before its own moment, or before now if that is still to come.
+    /// before its own moment, or before now if that is still to come. An unanchored one stands.
     fn until(&self, now: Micros, horizon: Micros) -> Micros {
+        if self.is_unanchored() {
+            return Micros(self.moment.0.wrapping_add(1));
+        }
         // A moment before our clock's zero has wrapped round, so it is compared as a signed number.
         let signed = |moment: Micros| moment.0 as i64;
         let earliest = signed(self.moment).min(signed(now));
@@ -320,10 +328,19 @@ impl PeerShard {
         self.moving.as_deref()
     }
 
-    /// Whether it was read from disk and had been moving: its value is where its line once stood, and its owner must be
+    /// Whether it was read from disk and had been moving: it stands where its line once stood, and its owner must be
     /// asked for this seq again.
     pub(crate) fn is_unanchored(&self) -> bool {
-        self.moving.as_ref().is_some_and(|moving| moving.moment_error == Micros::NEVER)
+        self.moving.as_ref().is_some_and(|moving| moving.is_unanchored())
+    }
+
+    /// How far its line has moved from its value, units of 10^-17: what is written of it, for a line's moment can't be.
+    pub(crate) fn moved(&self, now: Micros, horizons: &Horizons) -> f64 {
+        match &self.moving {
+            Some(moving) if moving.is_unanchored() => moving.slope,
+            Some(_) => self.estimate(now, horizons).units().saturating_sub(self.value.units()) as f64,
+            None => 0.0,
+        }
     }
 
     /// The generation that it is stated in, given that of the counter's record.
@@ -379,8 +396,10 @@ impl PeerShard {
     /// precision, what the line moves while its moment is uncertain, the clocks' drift and the rounding.
     pub(crate) fn drawn(&self, moment: Micros, horizons: &Horizons) -> (Value, i128) {
         let Some(moving) = &self.moving else { return (self.value, 0) };
-        if self.is_unanchored() && horizons.as_of(self.member).is_some() {
-            return (self.value, i128::MAX);
+        if moving.is_unanchored() {
+            let is_unknown = horizons.as_of(self.member).is_some();
+            let error = if is_unknown { i128::MAX } else { moving.precision_units };
+            return (self.estimate(moment, horizons), error);
         }
         let line = Line { anchor: self.value, slope: moving.slope, moment: moving.moment };
         let horizon = horizons.of(self.member);

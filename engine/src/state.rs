@@ -22,12 +22,13 @@
 //!
 //! | field of a peer's shard | type | when |
 //! |---|---|---|
-//! | flags | u8 | 1 moving, 2 older generation, 4 taken over, 8 subtracted |
+//! | flags | u8 | 1 moving, 2 older generation, 4 taken over, 8 subtracted, 16 moved |
 //! | node | unsigned | number of the owner in the table of nodes (`facts`) |
 //! | decimals | u8 | |
-//! | value | value | where its line stood at the time of writing |
+//! | value | value | as it was published (before there was flag 16: where its line stood at the time of writing) |
 //! | seq | seq | |
 //! | precision | signed units | moving: how far the truth was from the line |
+//! | moved | signed units | moved: how far from the value its line stood at the time of writing |
 //! | generation | generation | older |
 //! | subtracted | count, then each: generation, signed units | subtracted: what its owner had, if that does not follow from the record |
 //! | taken over | count, then each: node, seq | taken over: shards of departed members that are part of it |
@@ -35,7 +36,8 @@
 //! Example: a counter that has only ever been incremented, to 42: `01 00 00 54`.
 //!
 //! A line's moment can't survive a restart, as no clock does. So a moving shard comes back *unanchored*: it stands
-//! where it stood when it was written, its owner must be asked again, and a copy of the same seq replaces it.
+//! where it stood when it was written, its owner must be asked again, and a copy of the same seq replaces it. If nobody has
+//! one any more, all who have it from disk agree at least on what was published.
 //!
 //! Lacks on purpose: what only the running node needs (tracks, deadlines, subscribers).
 
@@ -82,7 +84,8 @@ mod peer_flag {
     pub(super) const OLDER: u8 = 2;
     pub(super) const TAKEN_OVER: u8 = 4;
     pub(super) const SUBTRACTED: u8 = 8;
-    pub(super) const ALL: u8 = 15;
+    pub(super) const MOVED: u8 = 16;
+    pub(super) const ALL: u8 = 31;
 }
 
 /// Most starts in a row that crashed before they had published.
@@ -256,17 +259,22 @@ fn put_inheritance(inheritance: &Inheritance, numbers: &mut impl Number, out: &m
 fn put_peer(peer: &PeerShard, record: Generation, at: At<'_>, numbers: &mut impl Number, out: &mut Vec<u8>) {
     let generation = peer.generation(record);
     let moving = peer.moving().map_or(0, |_| peer_flag::MOVING);
+    let units = peer.moved(at.now, at.horizons) as i128;
+    let moved = if units == 0 { 0 } else { peer_flag::MOVED };
     let older = if generation == record { 0 } else { peer_flag::OLDER };
     let taken_over = if peer.taken_over().is_empty() { 0 } else { peer_flag::TAKEN_OVER };
     let subtracted = peer.subtracted().map_or(0, |_| peer_flag::SUBTRACTED);
-    out.put_u8(moving | older | taken_over | subtracted);
+    out.put_u8(moving | older | taken_over | subtracted | moved);
     let number = numbers.number(peer.member()).expect("an index has its id while a shard has the index");
     out.put_unsigned(number.into());
     out.put_u8(peer.decimals());
-    out.put_value(peer.estimate(at.now, at.horizons));
+    out.put_value(peer.value());
     out.put_seq(peer.seq());
     if let Some(moving) = peer.moving() {
         out.put_signed(moving.precision_units);
+    }
+    if units != 0 {
+        out.put_signed(units);
     }
     if generation != record {
         out.put_generation(generation);
@@ -392,10 +400,15 @@ fn read_peer(reader: &mut Reader<'_>, record: Option<&Record>, members: &impl Me
     let member = read_member(reader, members)?;
     let decimals = read_decimals(reader)?;
     let (value, seq) = (reader.value("value of a peer's shard")?, reader.seq("seq of a peer's shard")?);
-    let moving = match flags & peer_flag::MOVING {
+    let precision = match flags & peer_flag::MOVING {
         0 => None,
-        _ => Some(Moving::unanchored(reader.signed("precision of a peer's shard")?)),
+        _ => Some(reader.signed("precision of a peer's shard")?),
     };
+    let moved = match flags & peer_flag::MOVED {
+        0 => 0.0,
+        _ => reader.signed("how far a peer's shard had moved")? as f64,
+    };
+    let moving = precision.map(|precision| Moving::unanchored(moved, precision));
     let generation = match flags & peer_flag::OLDER {
         0 => record.map_or(Generation::ZERO, |record| record.generation),
         _ => reader.generation("generation of a peer's shard")?,
@@ -503,12 +516,14 @@ mod tests {
 
     prop_compose! {
         fn peer()(
-            member in 1u16..9, seq in seq(), value in value(), more in 0u8..3, precision in option::of(0i128..1 << 90),
+            member in 1u16..9, seq in seq(), value in value(), more in 0u8..3,
+            moving in option::of((any::<i64>(), 0i128..1 << 90)),
             taken in vec((1u16..9, seq()), 0..3),
         ) -> PeerShard {
             let decimals = (value.decimals() + more).min(Value::DECIMALS);
             let taken = taken.into_iter().map(|(member, seq)| TakenOver { member: MemberIndex(member), seq }).collect();
-            PeerShard::new(MemberIndex(member), seq, value, decimals, precision.map(Moving::unanchored), taken)
+            let moving = moving.map(|(moved, precision)| Moving::unanchored(moved as f64, precision));
+            PeerShard::new(MemberIndex(member), seq, value, decimals, moving, taken)
         }
     }
 
@@ -604,8 +619,14 @@ mod tests {
         let in_force = Record { generation, value: parse("0"), is_deletion: true, observed };
         resting.base_on(older.into(), Some(&in_force));
         let taken = vec![TakenOver { member: MemberIndex(3), seq: seq_of(1, 9) }];
-        let moving =
-            PeerShard::new(MemberIndex(1), seq_of(1, 1), parse("10"), 0, Some(Moving::unanchored(6)), taken);
+        let moving = PeerShard::new(
+            MemberIndex(1),
+            seq_of(1, 1),
+            parse("10"),
+            0,
+            Some(Moving::unanchored(0.0, 6)),
+            taken,
+        );
         let mut subtracted_from =
             PeerShard::new(MemberIndex(2), seq_of(9, 5), parse("0.1"), 1, None, Vec::new());
         let subtracted = Subtractions(vec![(older, 7), (generation, -1)]);
@@ -663,6 +684,33 @@ mod tests {
             let shown: String = bytes_of(state.clone()).iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(shown, hex);
             assert_eq!(format!("{:?}", decode(&bytes, &Doubled).unwrap()), format!("{state:?}"));
+        }
+    }
+
+    #[test]
+    fn a_line_written_at_two_moments_is_the_same_shard_and_stands_where_it_was_each_time() {
+        let (member, seq, published) = (MemberIndex(1), seq_of(1, 1), Value::from_integer(10));
+        let per_micro = Value::ONE.units() as f64;
+        let moving =
+            Moving { slope: per_micro, moment: Micros(5), moment_error: Micros(0), precision_units: 6 };
+        let shard = PeerShard::new(member, seq, published, 0, Some(moving), Vec::new());
+        let (horizons, unknown) = (Horizons::default(), Horizons::default());
+        horizons.follow(member, Micros::NEVER);
+        for (now, stood) in [(5, 10), (25, 30), (125, 130)] {
+            let mut counter = Counter::new(b"a", PrecisionId::default());
+            counter.restore(State { peers: vec![shard.clone()], ..State::default() });
+            // Also if it is written again before its owner has told anew.
+            for _ in 0..2 {
+                let mut bytes = Vec::new();
+                let at = At { now: Micros(now), horizons: &horizons, incarnation: 4 };
+                encode(&counter, None, at, &mut Doubled, &mut bytes);
+                let read = decode(&bytes, &Doubled).unwrap();
+                assert!(read.peers[0].is_unanchored());
+                assert_eq!(read.peers[0].value(), published, "whoever has no line any more has this");
+                assert_eq!(read.peers[0].estimate(Micros(now), &unknown), Value::from_integer(stood));
+                assert_eq!(read.peers[0].estimate(Micros(999), &horizons), Value::from_integer(stood));
+                counter.restore(read);
+            }
         }
     }
 

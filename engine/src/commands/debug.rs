@@ -170,7 +170,7 @@ fn parts_of(node: &Node, counter: &Counter, now: Micros) -> Vec<Part> {
     let peers = counter.full().map_or(&[][..], |full| full.peers()).iter().map(|shard| Part {
         node: node.keyspace.member_ids.id(shard.member()),
         value: shard.estimate(now, &node.keyspace.horizons),
-        line: shard.moving().map(|moving| Line {
+        line: shard.moving().filter(|_| !shard.is_unanchored()).map(|moving| Line {
             anchor: shard.value(),
             slope: moving.slope,
             moment: moving.moment,
