@@ -15,13 +15,14 @@
 use crate::cluster::nodes_file::{NodesFile, NodesFileError};
 use crate::counter::Counter;
 use crate::facts::{self, APPLIED, FACT, NODES, NodeFacts, NodeTable, SELF};
-use crate::ids::{MemberIndex, NodeId};
+use crate::ids::{MemberIndex, NodeId, Seq};
 use crate::keyspace::{Keyspace, Noted};
 use crate::node::Node;
 use crate::shard::PeerShard;
 use crate::state::{self, At, COUNTER};
 use crate::store::{Batch, Block, Record, Source, StoreError};
 use crate::time::Micros;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod inspect;
@@ -288,6 +289,7 @@ pub struct Loader<'a> {
     mapped_for: Option<NodeId>,
     more: isize,
     has_unanchored: bool,
+    ahead: BTreeMap<MemberIndex, Seq>,
     now: Micros,
 }
 
@@ -320,6 +322,7 @@ impl<'a> Loader<'a> {
             mapped_for: None,
             more: 0,
             has_unanchored: false,
+            ahead: BTreeMap::new(),
             now,
         }
     }
@@ -344,7 +347,14 @@ impl<'a> Loader<'a> {
     /// The counters are another node's; a text for the operator.
     pub fn finish(self) -> Result<(), String> {
         self.node.keyspace.note_loaded(self.more);
-        self.node.kept.lock().has_unanchored |= self.has_unanchored;
+        {
+            let mut kept = self.node.kept.lock();
+            kept.has_unanchored |= self.has_unanchored;
+            for (member, seq) in self.ahead {
+                let known = kept.ahead.entry(member).or_default();
+                *known = seq.max(*known);
+            }
+        }
         if let (Some(own), Some(id)) = (self.own, self.facts.id)
             && own != id
         {
@@ -374,6 +384,10 @@ impl<'a> Loader<'a> {
                 let state = state.map_err(|error| format!("counter {}: {error}", shown(name)))?;
                 let peers = state.as_ref().map_or(&[][..], |state| &state.peers);
                 self.has_unanchored |= peers.iter().any(PeerShard::is_unanchored);
+                for peer in peers {
+                    let known = self.ahead.entry(peer.member()).or_default();
+                    *known = peer.seq().max(*known);
+                }
                 let loaded = self.node.keyspace.load(name, state, self.now);
                 self.more += loaded.map_err(|_| "more than 65535 different precisions".to_owned())?;
                 Ok(())
@@ -453,7 +467,7 @@ impl Node {
         let mut kept = self.kept.lock();
         for (member, seq) in unanchored {
             if let Some(applied) = kept.facts.applied.get_mut(&member) {
-                let before = crate::ids::Seq { incarnation: seq.incarnation, n: seq.n.saturating_sub(1) };
+                let before = Seq { incarnation: seq.incarnation, n: seq.n.saturating_sub(1) };
                 *applied = before.min(*applied);
             }
         }

@@ -70,6 +70,8 @@ pub(crate) struct Kept {
     pub(crate) nodes: NodeTable,
     /// Some shard of a peer was moving when it was written.
     pub(crate) has_unanchored: bool,
+    /// The last shard of each member that was ever on disk.
+    pub(crate) ahead: BTreeMap<MemberIndex, Seq>,
 }
 
 /// Ids by their number on disk.

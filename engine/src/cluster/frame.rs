@@ -155,8 +155,8 @@ impl Refusal {
 
 /// Says "I am here", as of when the lines hold, and what the sender has of everybody.
 ///
-/// Body: stamp, echo, hold, flags (1 complete, 2 recovering), as-of age, sent seq, settled seq, floor
-/// generation, count, digests. A digest: index * 16 + flags (1 link, 2 departed, 4 buried, 8 whole), applied seq; and unless
+/// Body: stamp, echo, hold, flags (1 complete, 2 recovering, 4 ahead), as-of age, sent seq, settled seq, floor
+/// generation, ahead seq if there is one, count, digests. A digest: index * 16 + flags (1 link, 2 departed, 4 buried, 8 whole), applied seq; and unless
 /// departed: incarnation less that of `applied` (signed), stamp, heard age, as-of age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Heartbeat {
@@ -179,6 +179,8 @@ pub(crate) struct Heartbeat {
     pub(crate) settled: Seq,
     /// No counter that the sender has removed was in a higher generation.
     pub(crate) floor: Generation,
+    /// The sender has shards of the receiver up to here, though not everything before; zero: none behind what it has applied.
+    pub(crate) ahead: Seq,
     pub(crate) digests: Vec<Digest>,
 }
 
@@ -242,11 +244,16 @@ impl Heartbeat {
         frame.put_unsigned(self.stamp.0.into());
         frame.put_unsigned(self.echo.0.into());
         frame.put_unsigned(self.hold.0.into());
-        frame.put_u8(u8::from(self.is_complete) | u8::from(self.is_recovering) << 1);
+        let is_ahead = self.ahead != Seq::ZERO;
+        let flags = u8::from(self.is_complete) | u8::from(self.is_recovering) << 1 | u8::from(is_ahead) << 2;
+        frame.put_u8(flags);
         frame.put_unsigned(self.as_of_age.min(MAX_AGE).0.into());
         frame.put_seq(self.sent);
         frame.put_seq(self.settled);
         frame.put_generation(self.floor);
+        if is_ahead {
+            frame.put_seq(self.ahead);
+        }
         frame.put_unsigned(self.digests.len() as u128);
         for digest in &self.digests {
             let flags = u32::from(digest.has_link)
@@ -276,6 +283,7 @@ impl Heartbeat {
         let sent = reader.seq("sent")?;
         let settled = reader.seq("settled")?;
         let floor = reader.generation("floor")?;
+        let ahead = if flags & 4 != 0 { reader.seq("ahead")? } else { Seq::ZERO };
         let count: usize = reader.number("number of digests")?;
         let mut digests = Vec::new();
         for _ in 0..count {
@@ -311,6 +319,7 @@ impl Heartbeat {
             sent,
             settled,
             floor,
+            ahead,
             digests,
         })
     }
@@ -325,6 +334,7 @@ mod tests {
         let read = |as_of: Micros, now: Micros| {
             let digest = Digest::of_departed(MemberIndex(3), Seq { incarnation: 2, n: 7 });
             let digest = Digest { is_departed: false, is_whole: true, as_of_age: now.since(as_of), ..digest };
+            let ahead = if as_of == Micros(0) { Seq { incarnation: 2, n: 11 } } else { Seq::ZERO };
             let heartbeat = Heartbeat {
                 stamp: now,
                 echo: Micros(5),
@@ -335,14 +345,15 @@ mod tests {
                 sent: Seq { incarnation: 2, n: 9 },
                 settled: Seq::ZERO,
                 floor: Generation::ZERO,
+                ahead,
                 digests: vec![digest],
             };
             let bytes = heartbeat.encode();
             let read = Heartbeat::decode(&mut Reader::new(&bytes[1..])).unwrap();
             let digest = read.digests[0];
             assert_eq!(
-                (digest.member, digest.is_whole, digest.as_of_age),
-                (MemberIndex(3), true, read.as_of_age)
+                (digest.member, digest.is_whole, digest.as_of_age, read.ahead),
+                (MemberIndex(3), true, read.as_of_age, ahead)
             );
             read
         };

@@ -4,7 +4,7 @@ use crate::cluster::frame::{Digest, Heartbeat, kind};
 use crate::cluster::link::{Link, Outgoing};
 use crate::cluster::members::Report;
 use crate::cluster::wire::{Decoded, Put, Reader};
-use crate::cluster::{Cluster, FOLLOW, LinkId, Planted};
+use crate::cluster::{Cluster, FOLLOW, LinkId, Peer, Planted};
 use crate::ids::{MemberIndex, Seq};
 use crate::time::Micros;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +43,7 @@ impl Cluster {
             sent: out.map_or(Seq::ZERO, |out| out.position),
             settled: self.node.keyspace.acknowledged(),
             floor: self.node.keyspace.floor(),
+            ahead: self.peers.get(&member).map_or(Seq::ZERO, Peer::told_ahead),
             digests: self.digests(member, now),
         };
         if let Some(link) = self.links.get_mut(&id) {
@@ -55,7 +56,7 @@ impl Cluster {
 
     /// What we have of everybody else, and what this member has of the departed though all of it was taken over.
     fn digests(&self, to: MemberIndex, now: Micros) -> Vec<Digest> {
-        let digest = |(&member, peer): (&MemberIndex, &super::Peer)| {
+        let digest = |(&member, peer): (&MemberIndex, &Peer)| {
             let known = self.members.announced(member).map(|_| self.members.known_of(member, now));
             Digest {
                 member,
@@ -190,16 +191,18 @@ impl Cluster {
 
     /// A member has our stream up to `applied`.
     fn take_acknowledgement(&mut self, id: LinkId, member: MemberIndex, applied: Seq, heartbeat: &Heartbeat) {
-        if self.recovery.is_some() && applied.incarnation >= self.members.own().incarnation {
+        let held = applied.max(heartbeat.ahead);
+        if self.recovery.is_some() && held.incarnation >= self.members.own().incarnation {
             // Nothing was published in this life yet, so another one has had its number: of two starts within a second, the
             // later from an older copy of the disk.
-            self.members.raise_incarnation(applied.incarnation);
+            self.members.raise_incarnation(held.incarnation);
             self.publisher.set_incarnation(self.members.own().incarnation);
         }
         let Some(peer) = self.peers.get_mut(&member) else { return };
         // One that has lost something in a crash has less than it had.
         peer.acknowledged = if heartbeat.is_complete { applied } else { peer.acknowledged.min(applied) };
-        let is_from_before = applied != Seq::ZERO && applied.incarnation < self.life;
+        let is_from_before =
+            [applied, held].iter().any(|seq| *seq != Seq::ZERO && seq.incarnation < self.life);
         if self.recovery.is_none()
             && is_from_before
             && self.links.get(&id).is_some_and(|link| link.is_same_epoch && !link.has_asked_for_own)
@@ -224,14 +227,14 @@ impl Cluster {
         let position = recovery.map_or(Seq::ZERO, |recovery| recovery.position);
         // While there is a link nobody gets our stream from others, so it has nothing that it has not handed back.
         let has_answered = self.links.get(&id).is_some_and(|link| link.has_handed_back);
-        if applied <= position || has_answered {
+        if held <= position || has_answered {
             self.note_answer(member);
         } else if let Some(link) = self.links.get_mut(&id)
             && link.clock.is_known()
             && !link.has_asked_for_own
         {
             link.has_asked_for_own = true;
-            if applied.incarnation < self.members.own().joined {
+            if held.incarnation < self.members.own().joined {
                 self.walk_own(|own, full| full.begin_recovery_after_reset(own));
             }
             self.subscribe(id, MemberIndex::SELF, position);
@@ -320,7 +323,7 @@ impl Cluster {
         let must_wait = self.links.get(&best).is_some_and(|link| self.must_wait(origin, most, link));
         let now = self.now.monotonic;
         let Some(peer) = self.peers.get_mut(&origin) else { return false };
-        let is_anew = most.incarnation > peer.stream.head().incarnation;
+        let is_anew = most.incarnation > peer.last_held().incarnation;
         peer.anew_since = is_anew.then(|| peer.anew_since.unwrap_or(now));
         must_wait
     }
@@ -340,7 +343,8 @@ impl Cluster {
                 link.outgoing.get(&origin).is_some_and(|out| out.walk.is_none() && out.position >= head);
             theirs.is_some_and(|theirs| !theirs.has_whole.contains(&origin)) && !is_taken
         };
-        head != Seq::ZERO && seq.incarnation > head.incarnation && has_patience && is_to_come
+        let held = peer.last_held();
+        held != Seq::ZERO && seq.incarnation > held.incarnation && has_patience && is_to_come
     }
 
     /// Whether a member was removed before it had got back, in the life that we have of it, what it had counted in those before:

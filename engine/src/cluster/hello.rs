@@ -2,7 +2,7 @@
 
 use crate::cluster::frame::{Hello, MembersFrame, Refusal};
 use crate::cluster::gossip::GossipEntry;
-use crate::cluster::link::{Link, Outgoing, Phase};
+use crate::cluster::link::{Link, Outgoing, Phase, Walk};
 use crate::cluster::members::{DialTarget, Greeting, News};
 use crate::cluster::nodes_file::ResetEpoch;
 use crate::cluster::wire::{Decoded, Reader};
@@ -319,7 +319,11 @@ impl Cluster {
         if let Some(origin) = self.index_over(id, theirs)
             && let Some(link) = self.links.get_mut(&id)
         {
-            link.outgoing.insert(origin, Outgoing { position, has_gaps: false, walk: None });
+            // Its owner gets also what came ahead of the rest.
+            let is_owner = link.member() == Some(origin);
+            let ahead = self.peers.get(&origin).filter(|peer| is_owner && peer.told_ahead() > position);
+            let walk = ahead.map(|peer| Walk::begin(&peer.stream, position));
+            link.outgoing.insert(origin, Outgoing { position, has_gaps: false, walk });
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::cluster::clock::PeerClock;
 use crate::cluster::members::DialTarget;
 use crate::cluster::names::{NamesIn, NamesOut};
 use crate::cluster::nodes_file::ResetEpoch;
+use crate::cluster::stream::Stream;
 use crate::ids::{MemberIndex, NodeId, Seq};
 use crate::keyspace::{Cursor, Handle};
 use crate::time::Micros;
@@ -46,6 +47,14 @@ pub(crate) struct Walk {
     /// Shards up to here are not sent; zero sends a copy of everything.
     pub(crate) from: Seq,
     pub(crate) is_first_frame: bool,
+}
+
+impl Walk {
+    /// For a reader of this stream at `position`.
+    pub(crate) fn begin(stream: &Stream, position: Seq) -> Walk {
+        let from = if stream.is_below_removed(position) { Seq::ZERO } else { position };
+        Walk { cursor: 0, target: stream.head(), from, is_first_frame: true }
+    }
 }
 
 /// What a link has carried.

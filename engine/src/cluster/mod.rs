@@ -184,6 +184,9 @@ const HELLO_LIMIT: Micros = Micros::from_secs(5);
 struct Peer {
     /// Its stream as far as it has been applied here.
     stream: Stream,
+    /// The last of its shards that was ever here, though perhaps not everything before it: part of a copy of everything, or what was
+    /// on disk.
+    ahead: Seq,
     /// It has said that it has applied ours up to here, and that nothing of its own was left to tell us.
     acknowledged: Seq,
     /// At some moment all that it had published had been applied here.
@@ -219,6 +222,16 @@ impl Peer {
     /// Whether, in the life that we have of it, it had got back what it had counted in those before.
     fn is_whole(&self) -> bool {
         self.stream.head().incarnation <= self.whole_life
+    }
+
+    /// For its owner: see `ahead`; zero if it is not.
+    fn told_ahead(&self) -> Seq {
+        if self.ahead > self.stream.head() { self.ahead } else { Seq::ZERO }
+    }
+
+    /// The last of its shards that may be here.
+    fn last_held(&self) -> Seq {
+        self.stream.head().max(self.ahead)
     }
 }
 
@@ -340,6 +353,11 @@ impl Cluster {
         for (member, head) in cluster.heads_on_disk() {
             if let Some(peer) = cluster.peers.get_mut(&member) {
                 peer.stream.restart_at(head.max(peer.stream.head()));
+            }
+        }
+        for (&member, &ahead) in &cluster.node.kept.lock().ahead {
+            if let Some(peer) = cluster.peers.get_mut(&member) {
+                peer.ahead = ahead;
             }
         }
         // What was removed before the start is not known any more.

@@ -168,6 +168,14 @@ impl Cluster {
                 None => false,
             });
             let (applied, handle) = self.apply(link, origin, &name, &update, header);
+            if matches!(applied, Applied::Advanced) {
+                if let Some(peer) = self.peers.get_mut(&origin) {
+                    peer.ahead = peer.ahead.max(update.seq);
+                } else if let Some(recovery) = self.recovery.as_mut().filter(|_| origin == MemberIndex::SELF)
+                {
+                    recovery.recovered = recovery.recovered.max(update.seq);
+                }
+            }
             match applied {
                 // Also what was known: it may have come by a walk, which leaves nothing in the ring.
                 Applied::Advanced | Applied::Known if is_next && origin != MemberIndex::SELF => {

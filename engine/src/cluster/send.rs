@@ -98,8 +98,7 @@ impl Cluster {
         } else if out.position != Seq::ZERO && stream.covers(out.position) {
             self.pump_ring(link, origin, out);
         } else {
-            let from = if stream.is_below_removed(out.position) { Seq::ZERO } else { out.position };
-            let walk = Walk { cursor: 0, target: stream.head(), from, is_first_frame: true };
+            let walk = Walk::begin(stream, out.position);
             link.outgoing.insert(origin, Outgoing { walk: Some(walk), ..out });
             self.pump_walk(link, origin, Outgoing { walk: Some(walk), ..out });
         }

@@ -48,6 +48,52 @@ fn what_all_have_removed_does_not_come_back_with_a_disk_that_does_not_know_of_it
 }
 
 #[test]
+fn a_member_whose_disk_has_a_line_hands_back_also_what_came_after_it() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY resting 1");
+    world.run(Micros::from_secs(3));
+    let older = [world.disk(0), world.disk(2)];
+    world.ask(0, "INCRBY moving 5");
+    world.run(Micros::from_millis(20));
+    world.ask(0, "INCRBY a 7");
+    world.run(Micros::from_millis(20));
+    let disk = world.disk(1);
+    world.restart_with(1, &disk);
+    world.restart_with(2, &older[1]);
+    world.restart_with(0, &older[0]);
+    world.run(Micros::from_secs(6));
+    for (name, counted) in [("resting", "1"), ("moving", "5"), ("a", "7")] {
+        world.agree(&format!("GET {name}"), counted);
+    }
+}
+
+#[test]
+fn what_a_member_has_of_a_stream_that_broke_off_is_handed_back_and_told_to_others() {
+    for has_disk in [false, true] {
+        let mut world = World::joined(3);
+        world.ask(0, "INCRBY a 1");
+        world.run(Micros::from_secs(3));
+        let disks = match has_disk {
+            true => [world.disk(0), world.disk(2)],
+            false => [Batch::new(), Batch::new()],
+        };
+        let owner = world.hosts[1].cluster.members.index_of(world.hosts[0].node.id()).unwrap();
+        let head = if has_disk { world.hosts[0].cluster.publisher.stream.head() } else { Seq::ZERO };
+        world.ask(0, "INCRBY b 7");
+        world.run(Micros::from_secs(3));
+        world.hosts[1].cluster.peers.get_mut(&owner).unwrap().stream.restart_at(head);
+        world.apart.insert([1, 2]);
+        world.restart_with(0, &disks[0]);
+        world.restart_with(2, &disks[1]);
+        world.ask(0, "INCRBY c 1");
+        world.run(Micros::from_secs(6));
+        for (name, counted) in [("a", "1"), ("b", "7"), ("c", "1")] {
+            world.agree(&format!("GET {name}"), counted);
+        }
+    }
+}
+
+#[test]
 fn what_only_an_absent_member_has_comes_back_with_it() {
     let mut world = World::joined(3);
     world.ask(0, "INCRBY a 100");
