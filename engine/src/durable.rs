@@ -382,6 +382,11 @@ impl<'a> Loader<'a> {
                 }
                 let state = payload.map(|bytes| state::decode(bytes, &self.members)).transpose();
                 let state = state.map_err(|error| format!("counter {}: {error}", shown(name)))?;
+                let own = state.as_ref().map_or(Seq::ZERO, |state| state.seq);
+                if own != Seq::ZERO {
+                    let known = self.ahead.entry(MemberIndex::SELF).or_default();
+                    *known = own.max(*known);
+                }
                 let peers = state.as_ref().map_or(&[][..], |state| &state.peers);
                 self.has_unanchored |= peers.iter().any(PeerShard::is_unanchored);
                 for peer in peers {

@@ -35,11 +35,14 @@ impl Cluster {
     pub(super) fn begin_recovery(&mut self, members: &[MemberIndex]) {
         self.node.keyspace.set_recovering(true);
         self.life = Counter::NO_LIFE;
+        let (head, own) = (self.publisher.stream.head(), MemberIndex::SELF);
+        // What is on disk may have been published after the head that stands there.
+        let ahead = self.node.kept.lock().ahead.get(&own).copied().unwrap_or_default();
         self.recovery = Some(Recovery {
             since: self.now.monotonic,
             waiting: members.iter().map(|member| (*member, self.members.incarnation(*member))).collect(),
-            position: self.publisher.stream.head(),
-            recovered: self.publisher.stream.head(),
+            position: head,
+            recovered: head.max(ahead),
         });
     }
 

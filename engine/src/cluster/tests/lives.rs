@@ -94,6 +94,32 @@ fn what_a_member_has_of_a_stream_that_broke_off_is_handed_back_and_told_to_other
 }
 
 #[test]
+fn what_was_published_while_it_was_written_to_disk_is_told_after_a_crash() {
+    let mut world = World::joined(2);
+    world.ask(0, "INCRBY a 1");
+    world.run(Micros::from_secs(1));
+    let before = world.disk(0);
+    world.away.insert(1);
+    world.kill(1);
+    world.ask(0, "INCRBY a 5");
+    world.run(Micros::from_secs(5));
+    // Facts are collected before counters.
+    let mut disk = world.disk(0);
+    for block in before.blocks() {
+        let facts = |record: crate::store::Record<'_>| {
+            if record.kind == crate::facts::FACT {
+                disk.push(record)
+            }
+        };
+        block.for_each(facts).unwrap();
+    }
+    world.restart_with(0, &disk);
+    world.away.clear();
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "6");
+}
+
+#[test]
 fn what_only_an_absent_member_has_comes_back_with_it() {
     let mut world = World::joined(3);
     world.ask(0, "INCRBY a 100");
