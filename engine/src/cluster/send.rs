@@ -4,7 +4,7 @@ use crate::cluster::link::{Link, MAX_QUEUED, Outgoing, Walk};
 use crate::cluster::publish::published_line;
 use crate::cluster::stream::Stream;
 use crate::cluster::updates::{Era, FullCopy, Header, MovingLine, NameRef, Previous, Update};
-use crate::cluster::{Cluster, Effect, LENGTH_PREFIX, LinkId};
+use crate::cluster::{Cluster, Effect, LENGTH_PREFIX, LinkId, Peer};
 use crate::counter::Counter;
 use crate::generation::{Record, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
@@ -168,7 +168,10 @@ impl Cluster {
     fn pump_walk(&mut self, link: &mut Link, origin: MemberIndex, out: Outgoing) {
         let now = self.now.monotonic;
         let Some(mut walk) = out.walk else { return };
-        let is_full_copy = walk.from == Seq::ZERO;
+        let is_handed_back = link.member() == Some(origin);
+        // Who lacks what a former life has counted can't say that what is not here was removed.
+        let is_whole = !is_handed_back || self.peers.get(&origin).is_some_and(Peer::is_whole);
+        let is_full_copy = walk.from == Seq::ZERO && is_whole;
         let mut header = Header {
             origin,
             stamp: now,
@@ -182,7 +185,6 @@ impl Cluster {
         let mut frames = Frames::new(header);
         walk.is_first_frame = false;
         let keyspace = std::sync::Arc::clone(&self.node);
-        let is_handed_back = link.member() == Some(origin);
         let given_up = self.peers.get(&origin).filter(|_| is_handed_back).map(|peer| peer.given_up);
         walk.cursor = keyspace.keyspace.walk_all(walk.cursor, WALK_STEP, |handle, counter| {
             if let Some(mut state) = state_of(counter, origin, now, |_| true)

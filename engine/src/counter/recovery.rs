@@ -99,9 +99,17 @@ impl Counter {
     }
 
     /// A peer that has had the own shard, or a later state, up to `seq` has removed the counter since: all of that was zero. What
-    /// was counted since the start is in the generation `anew`, above that of the SET that made it so.
+    /// was counted since the start is in the generation `anew`, above that of the SET that made it so. Where the disk had more than
+    /// was ever published under that number it stays: nobody else has seen that.
     pub(crate) fn recover_removed(&mut self, seq: Seq, anew: Generation, life: u32, now: Micros) {
-        let left = self.stated().generation;
+        let own = self.own().units();
+        let full = self.make_full();
+        full.begin_recovery(own, 0);
+        let Some(start) = full.since_start.as_deref() else { return };
+        if full.is_restated && !start.is_from_peer {
+            return;
+        }
+        let left = start.base.generation;
         let stated = Stated { member: MemberIndex::SELF, generation: anew, seq, value: Value::ZERO };
         let kept = KeptCopy { stated, subtracted: Subtractions::given_up(anew), decimals: 0 };
         if self.recover(kept, life, now)
@@ -617,6 +625,31 @@ mod tests {
         assert_eq!(own(&counter), "30", "the own SET has not seen it");
         counter.learn(record(6, &[(Generation::ZERO, seq(1, 3), 30)]), Seq::ZERO);
         assert_eq!(own(&counter), "0");
+    }
+
+    #[test]
+    fn a_removal_voids_the_set_that_was_published_and_none_that_came_after_it() {
+        for (published_in, left) in [(1, 100), (2, 0)] {
+            let mut counter = started();
+            let hundred = Record { value: Value::from_integer(100), ..record(2, &[]) };
+            counter.learn(hundred, Seq::ZERO);
+            counter.recover(copy(generation(published_in), seq(1, 3), 5), Counter::NO_LIFE, NOW);
+            add(&mut counter, 7);
+            counter.recover_removed(seq(1, 9), generation(3), Counter::NO_LIFE, NOW);
+            assert_eq!((own(&counter).as_str(), counter.set_value()), ("7", Value::from_integer(left)));
+        }
+    }
+
+    #[test]
+    fn a_removal_does_not_void_what_the_disk_has_beyond_what_was_published() {
+        for (is_published, left) in [(true, "0"), (false, "5")] {
+            let mut counter = Counter::new(b"a", PrecisionId(0));
+            add(&mut counter, 5);
+            let full = counter.make_full();
+            (full.seq, full.is_restated) = (seq(1, 3), !is_published);
+            counter.recover_removed(seq(1, 9), generation(3), Counter::NO_LIFE, NOW);
+            assert_eq!(own(&counter), left);
+        }
     }
 
     #[test]
