@@ -13,8 +13,8 @@ Parts:
   bytes        bytes written per changed counter at 1,000, 10,000 and 100,000 changed per second, against the record's size,
                over several snapshots
 
-Needs redis-benchmark and, for `always`, redis-server and discnt-benchmark. Rounds of the two sides alternate; the medians are compared, all samples
-shown. Data directories are made in --dir (the working directory if not given): it decides which disk is measured.
+Needs redis-benchmark and, for `always`, redis-server and discnt-benchmark. Rounds of the two sides alternate; the medians
+are compared, all samples shown. Data directories are made in --dir (the working directory if not given): it decides which disk is measured.
 Environment: DISCNT_SERVER, DISCNT_BENCHMARK.
 """
 
@@ -39,12 +39,12 @@ BENCHMARK = os.environ.get("DISCNT_BENCHMARK", os.path.join(ROOT, "target/releas
 STEP_SECS = 0.005
 
 
-def by_redis_benchmark(port, requests, pipeline, names):
+def redis_benchmark(port, requests, pipeline, names):
     """Requests per second that redis-benchmark gets answered, of INCRBY over that many names."""
     return requests_per_second("redis-benchmark", "rps", port, requests, pipeline, names)
 
 
-def by_discnt_benchmark(port, requests, pipeline, names):
+def discnt_benchmark(port, requests, pipeline, names):
     """The same with discnt-benchmark."""
     return requests_per_second(BENCHMARK, "per_second", port, requests, pipeline, names)
 
@@ -75,7 +75,7 @@ def throughput(options):
         directory = tempfile.mkdtemp(dir=options.dir)
         nodes.append(Node(directory, *policy).start())
     try:
-        measures = [lambda node=node: by_redis_benchmark(node.port, 3_000_000, 64, 100_000) for node in nodes]
+        measures = [lambda node=node: redis_benchmark(node.port, 3_000_000, 64, 100_000) for node in nodes]
         [measure() for measure in measures]
         compare("pipelined INCRBY, everysec against no log", *measures, options.rounds, 0.9)
     finally:
@@ -95,12 +95,12 @@ def always(options):
     node = Node(directory, "--appendfsync", "always").start()
     try:
         time.sleep(0.5)
-        for client, goal in ((by_discnt_benchmark, 1.2), (by_redis_benchmark, None)):
+        for client, goal in ((discnt_benchmark, 1.2), (redis_benchmark, None)):
             measures = [
                 lambda port=port, client=client: client(port, 300_000, 1, 100_000) for port in (node.port, redis_port)
             ]
             [measure() for measure in measures]
-            title = "unpipelined INCRBY, always, against redis-server, asked %s" % client.__name__.replace("_", " ", 1).replace("_", "-")
+            title = "unpipelined INCRBY, always, against redis-server (%s asks)" % client.__name__
             compare(title, *measures, options.rounds, goal)
     finally:
         redis.kill()

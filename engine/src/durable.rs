@@ -20,7 +20,7 @@ use crate::keyspace::{Keyspace, Noted};
 use crate::node::Node;
 use crate::shard::PeerShard;
 use crate::state::{self, At, COUNTER};
-use crate::store::{Batch, Block, Record, Source, StoreError};
+use crate::store::{Batch, Block, Record, Sink, Source, StoreError};
 use crate::time::Micros;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -350,10 +350,7 @@ impl<'a> Loader<'a> {
         {
             let mut kept = self.node.kept.lock();
             kept.has_unanchored |= self.has_unanchored;
-            for (member, seq) in self.ahead {
-                let known = kept.ahead.entry(member).or_default();
-                *known = seq.max(*known);
-            }
+            self.ahead.into_iter().for_each(|(member, seq)| note_ahead(&mut kept.ahead, member, seq));
         }
         if let (Some(own), Some(id)) = (self.own, self.facts.id)
             && own != id
@@ -382,16 +379,11 @@ impl<'a> Loader<'a> {
                 }
                 let state = payload.map(|bytes| state::decode(bytes, &self.members)).transpose();
                 let state = state.map_err(|error| format!("counter {}: {error}", shown(name)))?;
-                let own = state.as_ref().map_or(Seq::ZERO, |state| state.seq);
-                if own != Seq::ZERO {
-                    let known = self.ahead.entry(MemberIndex::SELF).or_default();
-                    *known = own.max(*known);
-                }
-                let peers = state.as_ref().map_or(&[][..], |state| &state.peers);
-                self.has_unanchored |= peers.iter().any(PeerShard::is_unanchored);
-                for peer in peers {
-                    let known = self.ahead.entry(peer.member()).or_default();
-                    *known = peer.seq().max(*known);
+                if let Some(state) = &state {
+                    self.has_unanchored |= state.peers.iter().any(PeerShard::is_unanchored);
+                    let own = (state.seq != Seq::ZERO).then_some((MemberIndex::SELF, state.seq));
+                    let peers = state.peers.iter().map(|peer| (peer.member(), peer.seq()));
+                    peers.chain(own).for_each(|(member, seq)| note_ahead(&mut self.ahead, member, seq));
                 }
                 let loaded = self.node.keyspace.load(name, state, self.now);
                 self.more += loaded.map_err(|_| "more than 65535 different precisions".to_owned())?;
@@ -438,6 +430,19 @@ impl<'a> Loader<'a> {
         }
         Ok(())
     }
+}
+
+/// For a store that is read by one thread.
+impl Sink for Loader<'_> {
+    fn block(&mut self, block: Block) -> Result<(), StoreError> {
+        Loader::block(self, &block)
+    }
+}
+
+/// A shard of that member stands on disk.
+fn note_ahead(ahead: &mut BTreeMap<MemberIndex, Seq>, member: MemberIndex, seq: Seq) {
+    let known = ahead.entry(member).or_default();
+    *known = seq.max(*known);
 }
 
 /// A name as an operator can read it, cut to a readable length.

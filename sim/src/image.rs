@@ -28,9 +28,9 @@ pub(crate) fn load(node: &Node, nodes_file: Option<&[u8]>, image: &[u8], now: Mi
     let disk = FakeDisk::new(0);
     disk.plant(LOG, image);
     let own = nodes_file.map(|bytes| node.recognise(bytes).expect("the nodes file is what the engine wrote"));
-    let mut sink = Loading(Loader::new(node, (0, 1), own, now));
-    Store::open(disk, Options::new(0), &mut sink).expect("the log is what the engine wrote");
-    sink.0.finish().expect("the log is this node's");
+    let mut loader = Loader::new(node, (0, 1), own, now);
+    Store::open(disk, Options::new(0), &mut loader).expect("the log is what the engine wrote");
+    loader.finish().expect("the log is this node's");
     node.finish_loading();
 }
 
@@ -39,14 +39,6 @@ struct Nothing;
 impl Sink for Nothing {
     fn block(&mut self, _: Block) -> Result<(), StoreError> {
         Ok(())
-    }
-}
-
-struct Loading<'a>(Loader<'a>);
-
-impl Sink for Loading<'_> {
-    fn block(&mut self, block: Block) -> Result<(), StoreError> {
-        self.0.block(&block)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Everything here is reproduced by its seed. `plan` says what a seed does; `run` does it: `world` gives time, `net`
 //! carries frames, `clients` count, `faults` break things, and the `oracle` judges. `process` is the door behind which the
-//! engine (`real`) runs, from an `image` of its disk after a crash; `swarm` runs many seeds. `table` judges the prediction alone, without nodes; `disk` is a disk
-//! that loses what it may.
+//! engine (`real`) runs, after a crash from an `image` of its disk; `swarm` runs many seeds. `table` judges the
+//! prediction alone, without nodes; `disk` is a disk that loses what it may.
 
 pub mod clients;
 pub mod clock;

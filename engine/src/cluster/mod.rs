@@ -184,8 +184,8 @@ const HELLO_LIMIT: Micros = Micros::from_secs(5);
 struct Peer {
     /// Its stream as far as it has been applied here.
     stream: Stream,
-    /// The last of its shards that was ever here, though perhaps not everything before it: part of a copy of everything, or what was
-    /// on disk.
+    /// The last of its shards that was ever here, though perhaps not everything before it: part of a copy of everything,
+    /// or what was on disk.
     ahead: Seq,
     /// It has said that it has applied ours up to here, and that nothing of its own was left to tell us.
     acknowledged: Seq,

@@ -9,7 +9,7 @@ use crate::cluster::link::Link;
 use crate::cluster::updates::{Era, Header, Previous, Update, decode_update};
 use crate::cluster::wire::{DecodeError, Decoded, Reader};
 use crate::cluster::{Cluster, FOLLOW, LENGTH_PREFIX, LinkId, Planted};
-use crate::counter::KeptCopy;
+use crate::counter::{Counter, KeptCopy};
 use crate::generation::{Record, Stated};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::{Cause, Handle, NoRoom};
@@ -18,6 +18,7 @@ use crate::time::Micros;
 use crate::value::Value;
 
 /// What became of an update.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Applied {
     Advanced,
     Known,
@@ -168,25 +169,18 @@ impl Cluster {
                 None => false,
             });
             let (applied, handle) = self.apply(link, origin, &name, &update, header);
-            if matches!(applied, Applied::Advanced) {
-                if let Some(peer) = self.peers.get_mut(&origin) {
+            is_intelligible &= applied != Applied::Unintelligible;
+            let is_news = applied == Applied::Advanced;
+            if let Some(peer) = self.peers.get_mut(&origin) {
+                if is_news {
                     peer.ahead = peer.ahead.max(update.seq);
-                } else if let Some(recovery) = self.recovery.as_mut().filter(|_| origin == MemberIndex::SELF)
-                {
-                    recovery.recovered = recovery.recovered.max(update.seq);
                 }
-            }
-            match applied {
                 // Also what was known: it may have come by a walk, which leaves nothing in the ring.
-                Applied::Advanced | Applied::Known if is_next && origin != MemberIndex::SELF => {
-                    if let (Some(peer), Some(handle)) = (self.peers.get_mut(&origin), handle)
-                        && update.seq > peer.stream.head()
-                    {
-                        peer.stream.push(update.seq, handle);
-                    }
+                if let Some(handle) = handle.filter(|_| is_next && update.seq > peer.stream.head()) {
+                    peer.stream.push(update.seq, handle);
                 }
-                Applied::Advanced | Applied::Known => {}
-                Applied::Unintelligible => is_intelligible = false,
+            } else if is_news && let Some(recovery) = &mut self.recovery {
+                recovery.recovered = recovery.recovered.max(update.seq);
             }
             if let (Some(mentioned), Some(handle)) = (link.copying.get_mut(&origin), handle) {
                 mentioned.insert(handle);
@@ -370,16 +364,20 @@ impl Cluster {
                 break;
             }
         }
-        // Above all that was SET before it was removed.
-        let anew = self.node.keyspace.next_generation(self.now);
-        let cause = if origin == MemberIndex::SELF { Cause::Recovery } else { Cause::Publication };
+        let keyspace = &self.node.keyspace;
+        if origin == MemberIndex::SELF {
+            // Above all that was SET before it was removed.
+            let anew = keyspace.next_generation(self.now);
+            for handle in gone {
+                let void = |counter: &mut Counter| counter.recover_removed(to, anew, life, now);
+                keyspace.update_at(handle, Cause::Recovery, now, void);
+            }
+            return;
+        }
         for handle in gone {
-            self.node.keyspace.update_at(handle, cause, now, |counter| match origin {
-                MemberIndex::SELF => counter.recover_removed(to, anew, life, now),
-                peer => {
-                    if let Some(full) = counter.full_mut() {
-                        full.void_peer(peer, to);
-                    }
+            keyspace.update_at(handle, Cause::Publication, now, |counter| {
+                if let Some(full) = counter.full_mut() {
+                    full.void_peer(origin, to);
                 }
             });
         }

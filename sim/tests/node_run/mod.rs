@@ -11,7 +11,7 @@ use engine::cluster::inspect::CounterInspection;
 use engine::cluster::{Cluster, ClusterConfig, ClusterRequest, Effect, Input, LinkId};
 use engine::durable::{Journal, Loader, SnapshotProgress};
 use engine::settings::Settings;
-use engine::store::{Batch, Block, Disk, Options, Sink, SnapshotPolicy, SnapshotStep, Store, StoreError};
+use engine::store::{Batch, Disk, Options, SnapshotPolicy, SnapshotStep, Store, StoreError};
 use engine::time::{Micros, Now};
 use engine::value::Value;
 use engine::{Node, NodeConfig, NodeId, ProcessInfo, Session, Shell};
@@ -62,14 +62,6 @@ pub(crate) fn is_raised(name: &str) -> bool {
 
 fn mixed(number: usize) -> String {
     format!("mixed:{number}")
-}
-
-struct Loading<'a>(Loader<'a>);
-
-impl Sink for Loading<'_> {
-    fn block(&mut self, block: Block) -> Result<(), StoreError> {
-        self.0.block(&block)
-    }
 }
 
 /// What of a node the disk's thread has.
@@ -175,9 +167,9 @@ impl World {
         let node = self.node(A);
         let nodes_file = self.disk.contents("nodes.conf");
         let own = nodes_file.as_deref().map(|bytes| node.recognise(bytes).unwrap());
-        let mut sink = Loading(Loader::new(&node, (0, 1), own, self.now));
-        let (store, opening) = Store::open(self.disk.clone(), self.options.clone(), &mut sink)?;
-        sink.0.finish().unwrap();
+        let mut loader = Loader::new(&node, (0, 1), own, self.now);
+        let (store, opening) = Store::open(self.disk.clone(), self.options.clone(), &mut loader)?;
+        loader.finish().unwrap();
         node.finish_loading();
         let journal = Journal::new(Arc::clone(&node));
         journal.start();

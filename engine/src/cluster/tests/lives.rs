@@ -94,6 +94,28 @@ fn what_a_member_has_of_a_stream_that_broke_off_is_handed_back_and_told_to_other
 }
 
 #[test]
+fn who_lacks_what_a_former_life_has_counted_does_not_speak_of_removals() {
+    let mut world = World::joined(3);
+    world.away.insert(2);
+    world.kill(2);
+    world.ask(0, "SET a 100");
+    world.ask(0, "INCRBY a 5");
+    world.run(Micros::from_secs(1));
+    // Only the second has it; in its next life the first meets only the third.
+    world.away = BTreeSet::from([1]);
+    world.kill(1);
+    world.restart(0);
+    world.run(Micros::from_secs(4));
+    world.ask(0, "INCRBY b 1");
+    world.run(Micros::from_secs(1));
+    world.away.clear();
+    world.restart(0);
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "105");
+    world.agree("GET b", "1");
+}
+
+#[test]
 fn what_was_published_while_it_was_written_to_disk_is_told_after_a_crash() {
     let mut world = World::joined(2);
     world.ask(0, "INCRBY a 1");
