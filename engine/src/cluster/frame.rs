@@ -155,9 +155,9 @@ impl Refusal {
 
 /// Says "I am here", as of when the lines hold, and what the sender has of everybody.
 ///
-/// Body: stamp, echo, hold, flags (1 complete, 2 recovering, 4 ahead), as-of age, sent seq, settled seq, floor
-/// generation, ahead seq if there is one, count, digests. A digest: index * 16 + flags (1 link, 2 departed, 4 buried,
-/// 8 whole), applied seq; and unless departed: incarnation less that of `applied` (signed), stamp, heard age, as-of age.
+/// Body: stamp, echo, hold, flags (1 complete, 2 recovering), as-of age, sent seq, settled seq, floor generation, count,
+/// digests. A digest: index * 32 + flags (1 link, 2 departed, 4 buried, 8 whole, 16 ahead), applied seq, if ahead that seq;
+/// and unless departed: incarnation less that of `applied` (signed), stamp, heard age, as-of age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Heartbeat {
     /// The sender's monotonic clock at sending.
@@ -179,8 +179,6 @@ pub(crate) struct Heartbeat {
     pub(crate) settled: Seq,
     /// No counter that the sender has removed was in a higher generation.
     pub(crate) floor: Generation,
-    /// The sender has shards of the receiver up to here, though not everything before; zero: none behind what it has applied.
-    pub(crate) ahead: Seq,
     pub(crate) digests: Vec<Digest>,
 }
 
@@ -191,6 +189,8 @@ pub(crate) struct Digest {
     pub(crate) member: MemberIndex,
     /// It has applied the member's stream up to here.
     pub(crate) applied: Seq,
+    /// It may have shards of the member up to here, though not everything before; zero: none behind `applied`.
+    pub(crate) ahead: Seq,
     /// The highest (incarnation, stamp of the member's own clock) that the sender knows of.
     pub(crate) evidence: (u32, Micros),
     /// How long ago that reached the sender.
@@ -222,6 +222,7 @@ impl Digest {
         Digest {
             member,
             applied,
+            ahead: Seq::ZERO,
             evidence: (0, Micros(0)),
             heard_age: MAX_AGE,
             as_of_age: Micros::NEVER,
@@ -244,25 +245,25 @@ impl Heartbeat {
         frame.put_unsigned(self.stamp.0.into());
         frame.put_unsigned(self.echo.0.into());
         frame.put_unsigned(self.hold.0.into());
-        let is_ahead = self.ahead != Seq::ZERO;
-        let flags = u8::from(self.is_complete) | u8::from(self.is_recovering) << 1 | u8::from(is_ahead) << 2;
-        frame.put_u8(flags);
+        frame.put_u8(u8::from(self.is_complete) | u8::from(self.is_recovering) << 1);
         frame.put_unsigned(self.as_of_age.min(MAX_AGE).0.into());
         frame.put_seq(self.sent);
         frame.put_seq(self.settled);
         frame.put_generation(self.floor);
-        if is_ahead {
-            frame.put_seq(self.ahead);
-        }
         frame.put_unsigned(self.digests.len() as u128);
         for digest in &self.digests {
+            let is_ahead = digest.ahead != Seq::ZERO;
             let flags = u32::from(digest.has_link)
                 | u32::from(digest.is_departed) << 1
                 | u32::from(digest.is_buried) << 2
-                | u32::from(digest.is_whole) << 3;
-            let member = u32::from(digest.member.0) << 4 | flags;
+                | u32::from(digest.is_whole) << 3
+                | u32::from(is_ahead) << 4;
+            let member = u32::from(digest.member.0) << 5 | flags;
             frame.put_unsigned(member.into());
             frame.put_seq(digest.applied);
+            if is_ahead {
+                frame.put_seq(digest.ahead);
+            }
             if !digest.is_departed {
                 let newer = i128::from(digest.evidence.0) - i128::from(digest.applied.incarnation);
                 frame.put_signed(newer);
@@ -283,14 +284,14 @@ impl Heartbeat {
         let sent = reader.seq("sent")?;
         let settled = reader.seq("settled")?;
         let floor = reader.generation("floor")?;
-        let ahead = if flags & 4 != 0 { reader.seq("ahead")? } else { Seq::ZERO };
         let count: usize = reader.number("number of digests")?;
         let mut digests = Vec::new();
         for _ in 0..count {
             let member: u32 = reader.number("digest")?;
-            let index = u16::try_from(member >> 4).map_err(|_| DecodeError { what: "digest" })?;
+            let index = u16::try_from(member >> 5).map_err(|_| DecodeError { what: "digest" })?;
             let applied = reader.seq("digest")?;
             let mut digest = Digest {
+                ahead: if member & 16 != 0 { reader.seq("digest")? } else { Seq::ZERO },
                 has_link: member & 1 != 0,
                 is_departed: member & 2 != 0,
                 is_buried: member & 4 != 0,
@@ -319,7 +320,6 @@ impl Heartbeat {
             sent,
             settled,
             floor,
-            ahead,
             digests,
         })
     }
@@ -333,8 +333,9 @@ mod tests {
     fn who_vouches_for_nothing_does_not_seem_to_after_an_hour_either() {
         let read = |as_of: Micros, now: Micros| {
             let digest = Digest::of_departed(MemberIndex(3), Seq { incarnation: 2, n: 7 });
-            let digest = Digest { is_departed: false, is_whole: true, as_of_age: now.since(as_of), ..digest };
             let ahead = if as_of == Micros(0) { Seq { incarnation: 2, n: 11 } } else { Seq::ZERO };
+            let digest =
+                Digest { ahead, is_departed: false, is_whole: true, as_of_age: now.since(as_of), ..digest };
             let heartbeat = Heartbeat {
                 stamp: now,
                 echo: Micros(5),
@@ -345,14 +346,13 @@ mod tests {
                 sent: Seq { incarnation: 2, n: 9 },
                 settled: Seq::ZERO,
                 floor: Generation::ZERO,
-                ahead,
                 digests: vec![digest],
             };
             let bytes = heartbeat.encode();
             let read = Heartbeat::decode(&mut Reader::new(&bytes[1..])).unwrap();
             let digest = read.digests[0];
             assert_eq!(
-                (digest.member, digest.is_whole, digest.as_of_age, read.ahead),
+                (digest.member, digest.is_whole, digest.as_of_age, digest.ahead),
                 (MemberIndex(3), true, read.as_of_age, ahead)
             );
             read

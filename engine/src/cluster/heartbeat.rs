@@ -4,7 +4,7 @@ use crate::cluster::frame::{Digest, Heartbeat, kind};
 use crate::cluster::link::{Link, Outgoing};
 use crate::cluster::members::Report;
 use crate::cluster::wire::{Decoded, Put, Reader};
-use crate::cluster::{Cluster, FOLLOW, LinkId, Peer, Planted};
+use crate::cluster::{Cluster, FOLLOW, LinkId, Peer, Planted, Relay};
 use crate::ids::{MemberIndex, Seq};
 use crate::time::Micros;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,6 @@ impl Cluster {
             sent: out.map_or(Seq::ZERO, |out| out.position),
             settled: self.node.keyspace.acknowledged(),
             floor: self.node.keyspace.floor(),
-            ahead: self.peers.get(&member).map_or(Seq::ZERO, Peer::told_ahead),
             digests: self.digests(member, now),
         };
         if let Some(link) = self.links.get_mut(&id) {
@@ -66,6 +65,7 @@ impl Cluster {
                     }
                     _ => peer.stream.head(),
                 },
+                ahead: peer.told_ahead(),
                 evidence: known.map_or((0, Micros(0)), |known| known.evidence),
                 heard_age: known.map_or(Micros::from_secs(3_600), |known| known.age),
                 as_of_age: now.since(peer.as_of),
@@ -119,16 +119,19 @@ impl Cluster {
         }
         if let Some(peer) = self.peers.get_mut(&member) {
             (peer.holds, peer.has_buried, peer.digests_at) = (BTreeMap::new(), BTreeSet::new(), now);
-            peer.has_whole.clear();
+            (peer.holds_ahead, peer.has_whole) = (BTreeMap::new(), BTreeSet::new());
         }
         for digest in &heartbeat.digests {
             let Some(about) = self.note_digest(id, digest) else { continue };
             if about == MemberIndex::SELF {
-                self.take_acknowledgement(id, member, digest.applied, &heartbeat);
+                self.take_acknowledgement(id, member, digest, &heartbeat);
                 continue;
             }
             if let Some(peer) = self.peers.get_mut(&member) {
                 peer.holds.insert(about, digest.applied);
+                if digest.ahead != Seq::ZERO {
+                    peer.holds_ahead.insert(about, digest.ahead);
+                }
                 match digest.is_departed {
                     true => peer.has_buried.insert(about),
                     false => peer.has_buried.remove(&about),
@@ -159,7 +162,8 @@ impl Cluster {
 
     /// Whom a digest is about. A departed member that has left something there, of which nothing is here, leaves it to us as well.
     fn note_digest(&mut self, id: LinkId, digest: &Digest) -> Option<MemberIndex> {
-        let about = match digest.is_departed && digest.applied > Seq::ZERO {
+        let has_some = digest.applied.max(digest.ahead) > Seq::ZERO;
+        let about = match digest.is_departed && has_some {
             true => self.index_over(id, digest.member)?,
             false => *self.links.get(&id)?.indices.get(&digest.member)?,
         };
@@ -171,7 +175,7 @@ impl Cluster {
             return None;
         }
         // Of one that is buried, whatever is later it has counted since, alone.
-        if is_left && digest.applied > Seq::ZERO && !self.buried.contains_key(&about) {
+        if is_left && has_some && !self.buried.contains_key(&about) {
             self.open_estate(about);
         }
         Some(about)
@@ -189,9 +193,15 @@ impl Cluster {
         }
     }
 
-    /// A member has our stream up to `applied`.
-    fn take_acknowledgement(&mut self, id: LinkId, member: MemberIndex, applied: Seq, heartbeat: &Heartbeat) {
-        let held = applied.max(heartbeat.ahead);
+    /// A member says what it has of our stream.
+    fn take_acknowledgement(
+        &mut self,
+        id: LinkId,
+        member: MemberIndex,
+        digest: &Digest,
+        heartbeat: &Heartbeat,
+    ) {
+        let (applied, held) = (digest.applied, digest.applied.max(digest.ahead));
         if self.recovery.is_some() && held.incarnation >= self.members.own().incarnation {
             // Nothing was published in this life yet, so another one has had its number: of two starts within a second, the
             // later from an older copy of the disk.
@@ -261,17 +271,15 @@ impl Cluster {
             let head = self.peers[&origin].stream.head();
             let relay = self.peers[&origin].relay;
             if self.link_of.contains_key(&origin) {
-                if let Some((id, _)) = relay {
-                    self.end_relay(id, origin);
+                if let Some(relay) = relay {
+                    self.end_relay(relay.link, origin);
                 }
                 continue;
             }
             let holds = |member: MemberIndex| {
                 self.peers.get(&member).and_then(|peer| peer.holds.get(&origin)).copied().unwrap_or(Seq::ZERO)
             };
-            let usable = |id: &LinkId| {
-                self.links.get(id).is_some_and(|link| link.is_same_epoch && link.clock.is_known())
-            };
+            let usable = |id: &LinkId| self.is_usable(*id);
             let best = self
                 .link_of
                 .iter()
@@ -279,30 +287,33 @@ impl Cluster {
                 .map(|(&member, &id)| (holds(member), id, member))
                 .max();
             let has = |id: &LinkId| self.links.get(id).and_then(Link::member).map_or(Seq::ZERO, holds);
-            let relayed = relay.map_or(Seq::ZERO, |(id, _)| has(&id));
+            let relayed = relay.map_or(Seq::ZERO, |relay| has(&relay.link));
             let is_former = |seq: Seq| seq != Seq::ZERO && seq.incarnation < head.incarnation;
             let lacks_former = self.lacks_former_lives(origin);
             let mut with_former = self.link_of.iter().filter(|(member, _)| is_former(holds(**member)));
             if lacks_former && let Some((_, &former)) = with_former.find(|(_, id)| usable(id)) {
                 match relay {
                     Some(_) if is_former(relayed) => {}
-                    Some((id, _)) => self.end_relay(id, origin),
+                    Some(relay) => self.end_relay(relay.link, origin),
                     None => self.take_from(former, origin, Seq::ZERO),
                 }
                 continue;
             }
-            let Some((most, best, _)) = best.filter(|(most, _, _)| *most > head) else { continue };
+            let Some((most, best, _)) = best.filter(|(most, _, _)| *most > head) else {
+                self.take_what_is_ahead(origin);
+                continue;
+            };
             if self.note_life(origin, most, best) {
-                if let Some((id, _)) = relay {
-                    self.end_relay(id, origin);
+                if let Some(relay) = relay {
+                    self.end_relay(relay.link, origin);
                 }
                 continue;
             }
             match relay {
-                Some((id, _)) if id == best => {}
-                Some((id, since)) => {
-                    if relayed < most && now.since(since) > RELAY_PATIENCE {
-                        self.end_relay(id, origin);
+                Some(relay) if relay.link == best => {}
+                Some(relay) => {
+                    if relayed < most && now.since(relay.since) > RELAY_PATIENCE {
+                        self.end_relay(relay.link, origin);
                     }
                 }
                 None => self.take_from(best, origin, if lacks_former { Seq::ZERO } else { head }),
@@ -310,11 +321,41 @@ impl Cluster {
         }
     }
 
+    /// Nobody has more of a member's stream, but somebody may have shards that came ahead of the rest: from a copy of everything
+    /// that was cut, or from disk, where a moving shard was kept. If that member is gone nobody else would tell of them.
+    fn take_what_is_ahead(&mut self, origin: MemberIndex) {
+        let now = self.now.monotonic;
+        let ahead_at = |member| self.peers.get(member)?.holds_ahead.get(&origin).copied();
+        let links = self.link_of.iter().filter(|(_, id)| self.is_usable(**id));
+        let most = links.filter_map(|(member, &id)| Some((ahead_at(member)?, id))).max();
+        let Some(peer) = self.peers.get(&origin) else { return };
+        let (head, relay, held) = (peer.stream.head(), peer.relay, peer.last_held());
+        let Some((ahead, link)) = most.filter(|(ahead, _)| *ahead > held) else { return };
+        let must_wait = self.note_life(origin, ahead, link);
+        match relay {
+            None if must_wait => {}
+            None => self.take_from(link, origin, head),
+            // What was asked for is under way.
+            Some(relay) if relay.link == link && relay.ahead > held => {}
+            Some(relay) => {
+                if must_wait || now.since(relay.since) > RELAY_PATIENCE {
+                    self.end_relay(relay.link, origin);
+                }
+            }
+        }
+    }
+
+    fn is_usable(&self, id: LinkId) -> bool {
+        self.links.get(&id).is_some_and(|link| link.is_same_epoch && link.clock.is_known())
+    }
+
     /// From now on the stream of a member comes over this link to another one.
-    fn take_from(&mut self, relay: LinkId, origin: MemberIndex, position: Seq) {
-        self.subscribe(relay, origin, position);
+    fn take_from(&mut self, link: LinkId, origin: MemberIndex, position: Seq) {
+        self.subscribe(link, origin, position);
+        let teller = self.links.get(&link).and_then(Link::member).and_then(|member| self.peers.get(&member));
+        let ahead = teller.and_then(|teller| teller.holds_ahead.get(&origin)).copied().unwrap_or_default();
         if let Some(peer) = self.peers.get_mut(&origin) {
-            peer.relay = Some((relay, self.now.monotonic));
+            peer.relay = Some(Relay { link, since: self.now.monotonic, ahead });
         }
     }
 

@@ -90,7 +90,8 @@ impl Cluster {
     fn is_heir_of(&self, departed: MemberIndex) -> bool {
         let now = self.now.monotonic;
         let own = self.members.own().id;
-        let head = self.peers.get(&departed).map_or(Seq::ZERO, |peer| peer.stream.head());
+        let Some(here) = self.peers.get(&departed) else { return false };
+        let here = (here.stream.head(), here.told_ahead());
         let mut others = self.members.peers().filter(|(index, _)| *index != MemberIndex::SELF);
         self.recovery.is_none()
             && self.late.is_empty()
@@ -100,8 +101,8 @@ impl Cluster {
                 let is_here = self.members.state(member, now, self.timeout) == MemberState::Alive
                     && now.since(peer.as_of) < Micros::from_secs(2)
                     && self.link_of.contains_key(&member);
-                let holds = peer.holds.get(&departed).copied().unwrap_or(Seq::ZERO);
-                own < announced.id && is_here && peer.has_buried.contains(&departed) && holds == head
+                let is_agreed = peer.holds_of(departed) == here;
+                own < announced.id && is_here && peer.has_buried.contains(&departed) && is_agreed
             })
     }
 
@@ -113,11 +114,10 @@ impl Cluster {
             && others.all(|(member, peer)| {
                 let is_heard = peer.digests_at > own.departed_at
                     && self.members.state(member, now, self.timeout) == MemberState::Alive;
-                let holds = peer.holds.get(&departed);
-                is_heard
-                    && holds.is_none_or(|holds| {
-                        peer.has_buried.contains(&departed) && *holds <= own.stream.head()
-                    })
+                let (holds, ahead) = peer.holds_of(departed);
+                let has_no_more = || holds <= own.stream.head() && ahead <= own.last_held();
+                let is_silent = !peer.holds.contains_key(&departed);
+                is_heard && (is_silent || peer.has_buried.contains(&departed) && has_no_more())
             })
     }
 
@@ -152,8 +152,10 @@ impl Cluster {
         if peer.buried_at == Micros(0) {
             peer.buried_at = now;
         }
-        if peer.stream.head() > last {
-            peer.stream.restart_at(last);
+        if peer.last_held() > last {
+            let head = peer.stream.head().min(last);
+            peer.stream.restart_at(head);
+            peer.ahead = peer.ahead.min(last);
             self.drop_shards_behind(departed, last);
         }
     }
@@ -196,10 +198,10 @@ impl Cluster {
     /// Nothing of a departed member is left.
     fn bury(&mut self, departed: MemberIndex) {
         let Some(peer) = self.peers.remove(&departed) else { return };
-        let head = peer.stream.head();
+        let last = peer.last_held();
         // Where nothing had ever arrived from it nothing was taken over, so what turns up later is not what it has counted since.
-        if head != Seq::ZERO {
-            self.buried.insert(departed, head);
+        if last != Seq::ZERO {
+            self.buried.insert(departed, last);
         }
         // Somebody else's word may have ended what a walk over many counters had begun.
         self.estate.take_if(|estate| estate.departed == departed);

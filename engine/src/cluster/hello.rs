@@ -304,7 +304,7 @@ impl Cluster {
             }
         }
         for peer in self.peers.values_mut() {
-            if peer.relay.is_some_and(|(relay, _)| relay == id) {
+            if peer.relay.is_some_and(|relay| relay.link == id) {
                 peer.relay = None;
             }
         }
@@ -319,10 +319,9 @@ impl Cluster {
         if let Some(origin) = self.index_over(id, theirs)
             && let Some(link) = self.links.get_mut(&id)
         {
-            // Its owner gets also what came ahead of the rest.
-            let is_owner = link.member() == Some(origin);
-            let ahead = self.peers.get(&origin).filter(|peer| is_owner && peer.told_ahead() > position);
-            let walk = ahead.map(|peer| Walk::begin(&peer.stream, position));
+            // What came ahead of the rest is not in the ring.
+            let ahead = self.peers.get(&origin).filter(|peer| peer.told_ahead() > position);
+            let walk = ahead.map(|peer| Walk::begin(&peer.stream, peer.told_ahead(), position));
             link.outgoing.insert(origin, Outgoing { position, has_gaps: false, walk });
         }
         Ok(())

@@ -44,16 +44,18 @@ pub(crate) struct Walk {
     pub(crate) cursor: Cursor,
     /// Where the stream was when the walk began; with its end the peer has everything up to here.
     pub(crate) target: Seq,
+    /// Beyond that, with everything that we may have had up to here when it began; zero: nothing.
+    pub(crate) ahead: Seq,
     /// Shards up to here are not sent; zero sends a copy of everything.
     pub(crate) from: Seq,
     pub(crate) is_first_frame: bool,
 }
 
 impl Walk {
-    /// For a reader of this stream at `position`.
-    pub(crate) fn begin(stream: &Stream, position: Seq) -> Walk {
+    /// For a reader of this stream at `position`. What comes `ahead` of the rest is among it.
+    pub(crate) fn begin(stream: &Stream, ahead: Seq, position: Seq) -> Walk {
         let from = if stream.is_below_removed(position) { Seq::ZERO } else { position };
-        Walk { cursor: 0, target: stream.head(), from, is_first_frame: true }
+        Walk { cursor: 0, target: stream.head(), ahead, from, is_first_frame: true }
     }
 }
 

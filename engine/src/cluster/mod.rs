@@ -179,6 +179,15 @@ pub const HEARTBEAT: Micros = Micros::from_millis(200);
 /// A connection on which no Hello has come for this long is closed.
 const HELLO_LIMIT: Micros = Micros::from_secs(5);
 
+/// Where we get the stream of a member that we have no link to.
+#[derive(Clone, Copy, Debug)]
+struct Relay {
+    link: LinkId,
+    since: Micros,
+    /// What was ahead of the rest there when we asked; zero: nothing.
+    ahead: Seq,
+}
+
 /// What is known of a member beside membership.
 #[derive(Debug, Default)]
 struct Peer {
@@ -198,13 +207,15 @@ struct Peer {
     /// Its shards were within the precision of what we have at this moment of our clock.
     as_of: Micros,
     /// The link over which we get its stream though it is another member's.
-    relay: Option<(LinkId, Micros)>,
+    relay: Option<Relay>,
     /// Since when others have more of it from a later life than what we have is of.
     anew_since: Option<Micros>,
     /// The last of its lives in which it has vouched for what it says: it had all of its own shards back.
     whole_life: u32,
     /// In its last heartbeat, what it has of others; those that departed and left nothing there are not mentioned.
     holds: BTreeMap<MemberIndex, Seq>,
+    /// In its last heartbeat, what it has of others beyond that (see `ahead`).
+    holds_ahead: BTreeMap<MemberIndex, Seq>,
     /// In its last heartbeat, whom it knows to be removed.
     has_buried: BTreeSet<MemberIndex>,
     /// In its last heartbeat, of whom it has a life with nothing missing: see `is_whole`.
@@ -224,9 +235,15 @@ impl Peer {
         self.stream.head().incarnation <= self.whole_life
     }
 
-    /// For its owner: see `ahead`; zero if it is not.
+    /// For others: see `ahead`; zero if it is not.
     fn told_ahead(&self) -> Seq {
         if self.ahead > self.stream.head() { self.ahead } else { Seq::ZERO }
+    }
+
+    /// In its last heartbeat, what it has of that one: up to where everything, and beyond that.
+    fn holds_of(&self, member: MemberIndex) -> (Seq, Seq) {
+        let of = |seqs: &BTreeMap<MemberIndex, Seq>| seqs.get(&member).copied().unwrap_or(Seq::ZERO);
+        (of(&self.holds), of(&self.holds_ahead))
     }
 
     /// The last of its shards that may be here.

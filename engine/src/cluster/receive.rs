@@ -84,7 +84,7 @@ impl Cluster {
             self.node.keyspace.horizons.forget_past(now);
         }
         let known = link.indices.get(&header.origin).copied();
-        let origin = known.filter(|origin| self.is_wanted(&link, *origin, header.to));
+        let origin = known.filter(|origin| self.is_wanted(&link, *origin, header.to.max(header.ahead)));
         let result = self.apply_all(&mut link, origin, &header, reader);
         let (member, clock) = (link.member(), link.clock);
         self.links.insert(id, link);
@@ -125,7 +125,7 @@ impl Cluster {
     /// Whether a member's stream is to come over this link from another one.
     fn is_relay(&self, id: LinkId, origin: MemberIndex) -> bool {
         let relay = self.peers.get(&origin).and_then(|peer| peer.relay);
-        relay.is_some_and(|(relay, _)| relay == id)
+        relay.is_some_and(|relay| relay.link == id)
     }
 
     /// Whether what the peer holds of our own shards may be later than what we have.
@@ -326,6 +326,9 @@ impl Cluster {
             // Something between is missing: ask again from where we are.
             peer.relay = None;
             return;
+        }
+        if header.is_after_walk {
+            peer.ahead = peer.ahead.max(header.ahead);
         }
         if !header.is_after_walk {
             peer.stream.advance(header.to);

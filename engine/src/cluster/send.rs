@@ -67,6 +67,11 @@ impl Cluster {
         })
     }
 
+    /// Of this member's shards, what is here though not everything before it is; zero: nothing.
+    pub(super) fn told_ahead(&self, origin: MemberIndex) -> Seq {
+        self.peers.get(&origin).map_or(Seq::ZERO, Peer::told_ahead)
+    }
+
     fn stream_of(&self, origin: MemberIndex) -> Option<&Stream> {
         match origin {
             MemberIndex::SELF => Some(&self.publisher.stream).filter(|_| self.recovery.is_none()),
@@ -98,7 +103,7 @@ impl Cluster {
         } else if out.position != Seq::ZERO && stream.covers(out.position) {
             self.pump_ring(link, origin, out);
         } else {
-            let walk = Walk::begin(stream, out.position);
+            let walk = Walk::begin(stream, self.told_ahead(origin), out.position);
             link.outgoing.insert(origin, Outgoing { walk: Some(walk), ..out });
             self.pump_walk(link, origin, Outgoing { walk: Some(walk), ..out });
         }
@@ -116,6 +121,7 @@ impl Cluster {
             stamp: now,
             from: position,
             to,
+            ahead: Seq::ZERO,
             is_complete: true,
             is_after_walk: false,
             as_of_age: None,
@@ -177,6 +183,7 @@ impl Cluster {
             stamp: now,
             from: walk.from,
             to: walk.target,
+            ahead: walk.ahead,
             is_complete: false,
             is_after_walk: false,
             as_of_age: None,

@@ -5,11 +5,12 @@
 //! | field | type | meaning |
 //! |---|---|---|
 //! | kind | u8 | 5 |
-//! | flags | u8 | 1 complete up to `to`; 2 the shards hold as of stamp - as-of age; 4 begin of a full copy; 8 end of it; 16 the updates up to `to` came in frames before |
+//! | flags | u8 | 1 complete up to `to`; 2 the shards hold as of stamp - as-of age; 4 begin of a full copy; 8 end of it; 16 the updates up to `to` came in frames before; 32 ahead |
 //! | origin | unsigned | the sender's index of the owner of the shards |
 //! | stamp | unsigned | the sender's monotonic clock, microseconds |
 //! | as-of age | unsigned | microseconds, if flag 2 |
 //! | from, to | seq, seq | the part of the origin's stream that this is: (from, to] |
+//! | ahead | seq | if flag 32: beyond `to`, what the sender has up to here, though not everything |
 //!
 //! and goes on with updates to its end:
 //!
@@ -114,6 +115,8 @@ pub(crate) struct Header {
     pub(crate) stamp: Micros,
     pub(crate) from: Seq,
     pub(crate) to: Seq,
+    /// With the last frame of a walk the receiver has, beyond `to`, what the sender may have had up to here; zero: nothing.
+    pub(crate) ahead: Seq,
     /// With this frame the receiver has applied the origin's stream up to `to`.
     pub(crate) is_complete: bool,
     /// What is complete with this frame came in frames before it, in no order: the sender has walked over its counters.
@@ -139,7 +142,8 @@ impl Header {
                 | u8::from(self.as_of_age.is_some()) << 1
                 | u8::from(self.full_copy.begins) << 2
                 | u8::from(self.full_copy.ends) << 3
-                | u8::from(self.is_after_walk) << 4,
+                | u8::from(self.is_after_walk) << 4
+                | u8::from(self.ahead != Seq::ZERO) << 5,
         );
         frame.put_unsigned(self.origin.0.into());
         frame.put_unsigned(self.stamp.0.into());
@@ -148,6 +152,9 @@ impl Header {
         }
         frame.put_seq(self.from);
         frame.put_seq(self.to);
+        if self.ahead != Seq::ZERO {
+            frame.put_seq(self.ahead);
+        }
     }
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Decoded<Header> {
@@ -159,9 +166,10 @@ impl Header {
             _ => Some(Micros(reader.number("as-of age")?)),
         };
         let (from, to) = (reader.seq("from")?, reader.seq("to")?);
+        let ahead = if flags & 32 != 0 { reader.seq("ahead")? } else { Seq::ZERO };
         let full_copy = FullCopy { begins: flags & 4 != 0, ends: flags & 8 != 0 };
         let (is_complete, is_after_walk) = (flags & 1 != 0, flags & 16 != 0);
-        Ok(Header { origin, stamp, from, to, is_complete, is_after_walk, as_of_age, full_copy })
+        Ok(Header { origin, stamp, from, to, ahead, is_complete, is_after_walk, as_of_age, full_copy })
     }
 }
 
@@ -401,6 +409,7 @@ mod tests {
             stamp: Micros(5_000_000),
             from: Seq { incarnation: 7, n: 100 },
             to: Seq { incarnation: 7, n: 101 },
+            ahead: Seq { incarnation: 7, n: 105 },
             is_complete: true,
             is_after_walk: false,
             as_of_age: Some(Micros(0)),

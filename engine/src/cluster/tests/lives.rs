@@ -68,6 +68,36 @@ fn a_member_whose_disk_has_a_line_hands_back_also_what_came_after_it() {
 }
 
 #[test]
+fn what_a_member_has_from_disk_of_one_that_is_gone_is_told_to_others() {
+    let mut world = World::joined(3);
+    // A disk with a line knows that it has all from before the line.
+    world.ask(0, "INCRBY line 5");
+    world.run(Micros::from_millis(20));
+    world.ask(0, "INCRBY moving 5");
+    world.run(Micros::from_millis(20));
+    let older = world.disk(2);
+    world.ask(0, "INCRBY moving 7");
+    world.run(Micros::from_millis(20));
+    let disk = world.disk(1);
+    world.kill(0);
+    world.away.insert(0);
+    world.restart_with(1, &disk);
+    world.restart_with(2, &older);
+    world.run(Micros::from_secs(6));
+    let read = |world: &mut World| [1, 2].map(|host| world.ask(host, "GET moving"));
+    assert_eq!(read(&mut world), ["12", "12"]);
+    let gone = world.hosts[0].node.id();
+    let now = world.clock();
+    for host in &mut world.hosts[1..] {
+        host.cluster.request(ClusterRequest::Forget(gone), now);
+    }
+    world.run(Micros::from_secs(6));
+    assert_eq!(read(&mut world), ["12", "12"]);
+    let kept = |host: &Host| host.cluster.peers.len();
+    assert_eq!([1, 2].map(|host| kept(&world.hosts[host])), [1, 1], "it has been taken over");
+}
+
+#[test]
 fn what_a_member_has_of_a_stream_that_broke_off_is_handed_back_and_told_to_others() {
     for has_disk in [false, true] {
         let mut world = World::joined(3);
