@@ -405,7 +405,12 @@ impl Cluster {
 
     /// Forgets what nobody needs of the streams.
     pub(super) fn trim_streams(&mut self) {
-        let acknowledged = self.peers.iter().filter(|(member, _)| self.members.index_of_live(**member));
+        // Until all agree on the last state of a removed member, a SET may be on its way through others that it made before it
+        // had heard what we have told since it acknowledged us last.
+        let counts = |member: MemberIndex| {
+            self.members.index_of_live(member) || self.node.keyspace.horizons.as_of(member).is_some()
+        };
+        let acknowledged = self.peers.iter().filter(|(member, _)| counts(**member));
         let everybody = acknowledged.map(|(_, peer)| peer.acknowledged).min().unwrap_or(Seq::ZERO);
         let links = self.slowest_link(MemberIndex::SELF);
         self.publisher.stream.trim(everybody, links.unwrap_or_else(|| self.publisher.stream.head()));

@@ -39,14 +39,16 @@ struct World {
     away: BTreeSet<usize>,
     /// Pairs that do not reach each other.
     apart: BTreeSet<[usize; 2]>,
+    /// From the first nothing arrives at the second.
+    deaf: BTreeSet<[usize; 2]>,
     now: Micros,
     bytes: u64,
 }
 
 impl World {
     fn new(count: usize) -> World {
-        let (away, apart) = (BTreeSet::new(), BTreeSet::new());
-        let mut world = World { hosts: Vec::new(), away, apart, now: Micros::from_secs(10), bytes: 0 };
+        let (away, apart, deaf) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut world = World { hosts: Vec::new(), away, apart, deaf, now: Micros::from_secs(10), bytes: 0 };
         (0..count).for_each(|_| world.add());
         world
     }
@@ -153,7 +155,9 @@ impl World {
             Effect::Send { link, frame } => {
                 let Some(&(other, theirs)) = self.hosts[from].ends.get(&link) else { return };
                 self.bytes += frame.len() as u64 + 4;
-                self.hosts[other].cluster.handle(Input::Received { link: theirs, frame: &frame }, now);
+                if !self.deaf.contains(&[from, other]) {
+                    self.hosts[other].cluster.handle(Input::Received { link: theirs, frame: &frame }, now);
+                }
                 self.hosts[from].cluster.handle(Input::Sent { link, bytes: frame.len() }, now);
             }
             Effect::Close { link } => {

@@ -616,6 +616,39 @@ fn a_walk_over_an_estate_ends_when_it_is_buried_meanwhile() {
 }
 
 #[test]
+fn an_heir_knows_what_a_set_has_seen_that_comes_late_from_one_who_was_removed_meanwhile() {
+    let mut world = World::joined(4);
+    world.ask(3, "INCRBY a 100");
+    world.run(Micros::from_secs(3));
+    let ids: Vec<NodeId> = world.hosts.iter().map(|host| host.node.id()).collect();
+    let forget = |world: &mut World, at: &[usize], whom: usize| {
+        let now = world.clock();
+        for &host in at {
+            world.hosts[host].cluster.request(ClusterRequest::Forget(ids[whom]), now);
+        }
+        world.settle();
+    };
+    world.kill(3);
+    world.away.insert(3);
+    forget(&mut world, &[0, 1, 2], 3);
+    world.deaf.insert([0, 2]);
+    world.run(Micros::from_secs(1));
+    let own = std::cell::Cell::new(Value::ZERO);
+    world.hosts[0].node.keyspace.walk_all(0, u64::MAX, |_, counter| own.set(counter.own()));
+    assert_eq!(own.get(), Value::parse(b"100").unwrap(), "it has been taken over");
+    world.deaf.insert([2, 0]);
+    world.ask(2, "SET a 0");
+    world.run(Micros::from_millis(5));
+    assert_eq!((world.ask(1, "GET a"), world.ask(0, "GET a")), ("100".into(), "100".into()));
+    world.kill(2);
+    world.away.insert(2);
+    forget(&mut world, &[0, 1], 2);
+    world.run(Micros::from_secs(3));
+    let read = [0, 1].map(|host| world.ask(host, "GET a"));
+    assert_eq!(read, ["0", "0"], "what was taken over had been seen by the SET");
+}
+
+#[test]
 fn a_forgotten_node_leaves_its_counts() {
     let mut world = World::joined(3);
     world.ask(0, "INCRBY a 1");
