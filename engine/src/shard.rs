@@ -334,11 +334,17 @@ impl PeerShard {
         self.moving.as_ref().is_some_and(|moving| moving.is_unanchored())
     }
 
-    /// How far its line has moved from its value, units of 10^-17: what is written of it, for a line's moment can't be.
+    /// How far its line has moved from its value, units of 10^-17: what is written of it, for a line's moment can't be. As of the
+    /// last moment of which its owner has said that it held: should nobody hear of the owner again, that is all that is known.
     pub(crate) fn moved(&self, now: Micros, horizons: &Horizons) -> f64 {
         match &self.moving {
             Some(moving) if moving.is_unanchored() => moving.slope,
-            Some(_) => self.estimate(now, horizons).units().saturating_sub(self.value.units()) as f64,
+            Some(moving) => {
+                // A moment before our clock's zero has wrapped round.
+                let at_least = Micros((moving.moment.0 as i64).max(0) as u64);
+                let held = horizons.as_of(self.member).map_or(now, |as_of| as_of.max(at_least).min(now));
+                self.estimate(held, horizons).units().saturating_sub(self.value.units()) as f64
+            }
             None => 0.0,
         }
     }

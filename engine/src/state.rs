@@ -28,7 +28,7 @@
 //! | value | value | as it was published (before there was flag 16: where its line stood at the time of writing) |
 //! | seq | seq | |
 //! | precision | signed units | moving: how far the truth was from the line |
-//! | moved | signed units | moved: how far from the value its line stood at the time of writing |
+//! | moved | signed units | moved: how far from the value its line stood when it was last known to hold |
 //! | generation | generation | older |
 //! | subtracted | count, then each: generation, signed units | subtracted: what its owner had, if that does not follow from the record |
 //! | taken over | count, then each: node, seq | taken over: shards of departed members that are part of it |
@@ -36,7 +36,7 @@
 //! Example: a counter that has only ever been incremented, to 42: `01 00 00 54`.
 //!
 //! A line's moment can't survive a restart, as no clock does. So a moving shard comes back *unanchored*: it stands
-//! where it stood when it was written, its owner must be asked again, and a copy of the same seq replaces it. If nobody has
+//! where it stood when it was last known to hold, its owner must be asked again, and a copy of the same seq replaces it. If nobody has
 //! one any more, all who have it from disk agree at least on what was published.
 //!
 //! Lacks on purpose: what only the running node needs (tracks, deadlines, subscribers).

@@ -217,14 +217,18 @@ fn the_bytes_of_version_1_are_read_for_ever() {
 }
 
 #[test]
-fn a_line_written_at_two_moments_is_the_same_shard_and_stands_where_it_was_each_time() {
+fn a_line_written_at_two_moments_is_the_same_shard_and_stands_where_it_held_last_each_time() {
     let (member, seq, published) = (MemberIndex(1), seq_of(1, 1), Value::from_integer(10));
     let per_micro = Value::ONE.units() as f64;
     let moving = Moving { slope: per_micro, moment: Micros(5), moment_error: Micros(0), precision_units: 6 };
     let shard = PeerShard::new(member, seq, published, 0, Some(moving), Vec::new());
     let (horizons, unknown) = (Horizons::default(), Horizons::default());
     horizons.follow(member, Micros::NEVER);
-    for (now, stood) in [(5, 10), (25, 30), (125, 130)] {
+    horizons.add(member);
+    for (as_of, now, stood) in
+        [(0, 25, 10), (3, 25, 10), (5, 5, 10), (25, 25, 30), (25, 125, 30), (125, 25, 30)]
+    {
+        horizons.set_as_of(member, Micros(as_of));
         let mut counter = Counter::new(b"a", PrecisionId::default());
         counter.restore(State { peers: vec![shard.clone()], ..State::default() });
         // Also if it is written again before its owner has told anew.
