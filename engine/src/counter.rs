@@ -318,6 +318,7 @@ impl Counter {
             record,
             record_seq,
             is_unpublished,
+            has_published_zero,
             subtracted,
             inheritance,
             since_start,
@@ -329,7 +330,8 @@ impl Counter {
             && since_start.is_none()
             && seq == Seq::ZERO
             && subscribers == 0
-            && !is_unpublished;
+            && !is_unpublished
+            && !has_published_zero;
         let own = self.own();
         let sum = subtracted.sum_if_one();
         match record {
@@ -352,6 +354,7 @@ impl Counter {
                     generation,
                     record: record.map(Box::new),
                     record_seq,
+                    has_published_zero,
                     inheritance,
                     is_restated: is_unpublished,
                     since_start: since_start.map(|earlier| {
@@ -509,7 +512,7 @@ impl Counter {
             self.learn_older(record);
             return true;
         }
-        if full.record_seq != Seq::ZERO && full.record_seq <= acknowledged {
+        if full.is_known_to_all(acknowledged) {
             full.forget_subtractions();
         }
         let seen = record.observed_of(MemberIndex::SELF);

@@ -561,6 +561,7 @@ impl Keyspace {
                         full.track = Some(Box::new(Track::start(now, before.own)));
                     }
                     if self.is_recovering() {
+                        full.give_up_acknowledged(self.acknowledged());
                         full.begin_recovery(own.units(), own.units() - before.own.units());
                     }
                 }

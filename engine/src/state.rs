@@ -75,7 +75,9 @@ mod flag {
     pub(super) const SINCE_START: u32 = 2048;
     pub(super) const INHERITED: u32 = 4096;
     pub(super) const INHERITED_SUBTRACTED: u32 = 8192;
-    pub(super) const ALL: u32 = 16_383;
+    /// What was published last of the own shard was zero, exactly (files of before there was this flag never say so).
+    pub(super) const PUBLISHED_ZERO: u32 = 16_384;
+    pub(super) const ALL: u32 = 32_767;
 }
 
 /// Flags of a peer's shard.
@@ -113,6 +115,7 @@ pub(crate) struct State {
     pub(crate) record: Option<Record>,
     pub(crate) record_seq: Seq,
     pub(crate) is_unpublished: bool,
+    pub(crate) has_published_zero: bool,
     pub(crate) subtracted: Subtractions,
     pub(crate) inheritance: Inheritance,
     /// By incarnation.
@@ -164,6 +167,7 @@ pub(crate) fn encode(
             (full.seq != Seq::ZERO, flag::SEQ),
             (full.record_seq != Seq::ZERO && record.is_some(), flag::RECORD_SEQ),
             (full.is_restated || full.track.is_some(), flag::UNPUBLISHED),
+            (full.has_published_zero, flag::PUBLISHED_ZERO),
             (!full.inheritance().is_empty(), flag::INHERITED),
             (full.inheritance().has_subtractions(), flag::INHERITED_SUBTRACTED),
             (full.since_start().is_some(), flag::SINCE_START),
@@ -352,6 +356,7 @@ pub(crate) fn decode(bytes: &[u8], members: &impl Member) -> Decoded<State> {
         }
     }
     state.is_unpublished = has(flag::UNPUBLISHED);
+    state.has_published_zero = has(flag::PUBLISHED_ZERO);
     reader.end()?;
     Ok(state)
 }

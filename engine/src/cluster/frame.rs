@@ -155,8 +155,8 @@ impl Refusal {
 
 /// Says "I am here", as of when the lines hold, and what the sender has of everybody.
 ///
-/// Body: stamp, echo, hold, flags (1 complete, 2 recovering), as-of age, sent seq, settled seq, floor generation, count,
-/// digests. A digest: index * 32 + flags (1 link, 2 departed, 4 buried, 8 whole, 16 ahead), applied seq, if ahead that seq;
+/// Body: stamp, echo, hold, flags (1 complete, 2 recovering, 4 given up), as-of age, sent seq, settled seq, floor generation,
+/// given up seq if there is one, count, digests. A digest: index * 32 + flags (1 link, 2 departed, 4 buried, 8 whole, 16 ahead), applied seq, if ahead that seq;
 /// and unless departed: incarnation less that of `applied` (signed), stamp, heard age, as-of age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Heartbeat {
@@ -179,6 +179,8 @@ pub(crate) struct Heartbeat {
     pub(crate) settled: Seq,
     /// No counter that the sender has removed was in a higher generation.
     pub(crate) floor: Generation,
+    /// The receiver has said once, in a life before, that its own stream was settled up to here; zero: no further than it says now.
+    pub(crate) given_up: Seq,
     pub(crate) digests: Vec<Digest>,
 }
 
@@ -245,11 +247,17 @@ impl Heartbeat {
         frame.put_unsigned(self.stamp.0.into());
         frame.put_unsigned(self.echo.0.into());
         frame.put_unsigned(self.hold.0.into());
-        frame.put_u8(u8::from(self.is_complete) | u8::from(self.is_recovering) << 1);
+        let has_given_up = self.given_up != Seq::ZERO;
+        let flags =
+            u8::from(self.is_complete) | u8::from(self.is_recovering) << 1 | u8::from(has_given_up) << 2;
+        frame.put_u8(flags);
         frame.put_unsigned(self.as_of_age.min(MAX_AGE).0.into());
         frame.put_seq(self.sent);
         frame.put_seq(self.settled);
         frame.put_generation(self.floor);
+        if has_given_up {
+            frame.put_seq(self.given_up);
+        }
         frame.put_unsigned(self.digests.len() as u128);
         for digest in &self.digests {
             let is_ahead = digest.ahead != Seq::ZERO;
@@ -284,6 +292,7 @@ impl Heartbeat {
         let sent = reader.seq("sent")?;
         let settled = reader.seq("settled")?;
         let floor = reader.generation("floor")?;
+        let given_up = if flags & 4 != 0 { reader.seq("given up")? } else { Seq::ZERO };
         let count: usize = reader.number("number of digests")?;
         let mut digests = Vec::new();
         for _ in 0..count {
@@ -320,6 +329,7 @@ impl Heartbeat {
             sent,
             settled,
             floor,
+            given_up,
             digests,
         })
     }
@@ -346,10 +356,12 @@ mod tests {
                 sent: Seq { incarnation: 2, n: 9 },
                 settled: Seq::ZERO,
                 floor: Generation::ZERO,
+                given_up: ahead,
                 digests: vec![digest],
             };
             let bytes = heartbeat.encode();
             let read = Heartbeat::decode(&mut Reader::new(&bytes[1..])).unwrap();
+            assert_eq!(read.given_up, ahead);
             let digest = read.digests[0];
             assert_eq!(
                 (digest.member, digest.is_whole, digest.as_of_age, digest.ahead),

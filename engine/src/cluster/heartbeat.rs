@@ -43,6 +43,7 @@ impl Cluster {
             sent: out.map_or(Seq::ZERO, |out| out.position),
             settled: self.node.keyspace.acknowledged(),
             floor: self.node.keyspace.floor(),
+            given_up: self.peers.get(&member).map_or(Seq::ZERO, Peer::told_given_up),
             digests: self.digests(member, now),
         };
         if let Some(link) = self.links.get_mut(&id) {
@@ -112,13 +113,18 @@ impl Cluster {
             // What was removed here before the crash may not be known here any more.
             self.node.keyspace.raise_floor(heartbeat.floor);
         }
+        if is_same_epoch {
+            // Nor may what was forgotten because all knew better; others have acted on it.
+            self.node.keyspace.note_acknowledged(heartbeat.given_up);
+        }
         if let Some(peer) = self.peers.get_mut(&member).filter(|_| is_same_epoch) {
             peer.settled = heartbeat.settled;
             peer.given_up = peer.given_up.max(heartbeat.settled);
             peer.was_complete |= heartbeat.is_complete && peer.stream.head() >= heartbeat.sent;
         }
         if let Some(peer) = self.peers.get_mut(&member) {
-            (peer.holds, peer.has_buried, peer.digests_at) = (BTreeMap::new(), BTreeSet::new(), now);
+            (peer.holds, peer.has_buried) = (BTreeMap::new(), BTreeSet::new());
+            peer.answered = peer.answered.max(heartbeat.echo);
             (peer.holds_ahead, peer.has_whole) = (BTreeMap::new(), BTreeSet::new());
         }
         for digest in &heartbeat.digests {

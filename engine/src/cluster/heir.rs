@@ -112,7 +112,8 @@ impl Cluster {
         let mut others = self.members.peers().filter_map(|(index, _)| Some((index, self.peers.get(&index)?)));
         self.all_agree_who_departed()
             && others.all(|(member, peer)| {
-                let is_heard = peer.digests_at > own.departed_at
+                // It knew what we have of the departed, and would have said that this was taken over.
+                let is_heard = peer.answered > own.departed_at
                     && self.members.state(member, now, self.timeout) == MemberState::Alive;
                 let (holds, ahead) = peer.holds_of(departed);
                 let has_no_more = || holds <= own.stream.head() && ahead <= own.last_held();
@@ -125,7 +126,8 @@ impl Cluster {
     fn note_last_states(&self) {
         let horizons = &self.node.keyspace.horizons;
         for (departed, _) in self.members.departed().filter(|(index, _)| horizons.as_of(*index).is_some()) {
-            if !self.peers.contains_key(&departed) || self.nobody_has_more_of(departed) {
+            let peer = self.peers.get(&departed);
+            if peer.is_none_or(|peer| peer.buried_at == Micros(0) && self.nobody_has_more_of(departed)) {
                 if horizons.as_of(departed) == Some(Micros(0)) {
                     // Nothing could be claimed until now, so nothing was remembered.
                     horizons.forget_past(self.now.monotonic);

@@ -220,8 +220,8 @@ struct Peer {
     has_buried: BTreeSet<MemberIndex>,
     /// In its last heartbeat, of whom it has a life with nothing missing: see `is_whole`.
     has_whole: BTreeSet<MemberIndex>,
-    /// When that heartbeat came.
-    digests_at: Micros,
+    /// The moment of our clock at which we had sent the last heartbeat that it had when it sent that one.
+    answered: Micros,
     /// Since when we know that it has departed, or of what it has left.
     departed_at: Micros,
     /// Since when we know that all that it had when it was removed has been taken over; zero: we do not.
@@ -238,6 +238,11 @@ impl Peer {
     /// For others: see `ahead`; zero if it is not.
     fn told_ahead(&self) -> Seq {
         if self.ahead > self.stream.head() { self.ahead } else { Seq::ZERO }
+    }
+
+    /// For its owner: see `given_up`; zero if that is not beyond what it says now.
+    fn told_given_up(&self) -> Seq {
+        if self.given_up > self.settled { self.given_up } else { Seq::ZERO }
     }
 
     /// In its last heartbeat, what it has of that one: up to where everything, and beyond that.
@@ -366,7 +371,11 @@ impl Cluster {
             }
         }
         let departed: Vec<MemberIndex> = cluster.members.departed().map(|(index, _)| index).collect();
-        departed.into_iter().for_each(|member| cluster.open_estate(member));
+        for member in departed {
+            cluster.open_estate(member);
+            // Somebody may have taken over meanwhile what we have of it.
+            cluster.node.keyspace.horizons.add(member);
+        }
         for (member, head) in cluster.heads_on_disk() {
             if let Some(peer) = cluster.peers.get_mut(&member) {
                 peer.stream.restart_at(head.max(peer.stream.head()));

@@ -239,6 +239,9 @@ impl Cluster {
                 (Era::AsBefore, None) => return Err(Dropped::Unintelligible),
             };
             let acknowledged = self.node.keyspace.acknowledged();
+            if let Some(full) = counter.full_mut().filter(|_| self.is_asking(link)) {
+                full.give_up_acknowledged(acknowledged);
+            }
             if let Some(record) = &update.record {
                 if record.generation > counter.generation() {
                     self.recover_from_record(counter, record, self.is_asking(link));

@@ -72,8 +72,7 @@ impl Full {
     /// Every member has our stream up to here. If they know the SET in force from it, nobody can ask back what it had subtracted,
     /// and who gives us our shard back after a crash is not to say so: a zero stands for that.
     pub(crate) fn give_up_acknowledged(&mut self, acknowledged: Seq) {
-        let is_known_to_all = self.record_seq != Seq::ZERO && self.record_seq <= acknowledged;
-        if !is_known_to_all || self.since_start.is_some() {
+        if !self.is_known_to_all(acknowledged) {
             return;
         }
         let had_some = !self.subtracted.is_empty();
@@ -81,6 +80,12 @@ impl Full {
         if had_some && self.subtracted.is_empty() {
             self.subtracted = Subtractions::given_up(self.generation);
         }
+    }
+
+    /// Whether every member, which has our stream up to `acknowledged`, knows the SET in force from it. Not said while something
+    /// may still come back from a former life, which is compared with what had been subtracted then.
+    pub(super) fn is_known_to_all(&self, acknowledged: Seq) -> bool {
+        self.record_seq != Seq::ZERO && self.record_seq <= acknowledged && self.since_start.is_none()
     }
 
     /// The same for a departed member's shard: every member has had its stream up to `given_up`.

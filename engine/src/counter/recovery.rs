@@ -89,6 +89,7 @@ impl Counter {
             return false;
         }
         full.begin_recovery(own, 0);
+        full.has_published_zero = copy.value.is_zero();
         let own = match life {
             Counter::NO_LIFE => full.go_back(copy, subtracted, own, now),
             _ => own.saturating_add(full.regain(copy, subtracted, life)),
@@ -100,13 +101,13 @@ impl Counter {
 
     /// A peer that has had the own shard, or a later state, up to `seq` has removed the counter since: all of that was zero. What
     /// was counted since the start is in the generation `anew`, above that of the SET that made it so. Where the disk had more than
-    /// was ever published under that number it stays: nobody else has seen that.
+    /// a zero that was published under that number it stays: it may be that zero that was removed, and nobody has seen more.
     pub(crate) fn recover_removed(&mut self, seq: Seq, anew: Generation, life: u32, now: Micros) {
         let own = self.own().units();
         let full = self.make_full();
         full.begin_recovery(own, 0);
         let Some(start) = full.since_start.as_deref() else { return };
-        if full.is_restated && !start.is_from_peer {
+        if full.is_restated && full.has_published_zero && !start.is_from_peer {
             return;
         }
         let left = start.base.generation;
@@ -641,12 +642,13 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_does_not_void_what_the_disk_has_beyond_what_was_published() {
-        for (is_published, left) in [(true, "0"), (false, "5")] {
+    fn a_removal_does_not_void_what_the_disk_has_beyond_a_zero_that_was_published() {
+        // What was there beyond something else was part of the zero that followed.
+        for (is_published, was_zero, left) in [(true, false, "0"), (false, false, "0"), (false, true, "5")] {
             let mut counter = Counter::new(b"a", PrecisionId(0));
             add(&mut counter, 5);
             let full = counter.make_full();
-            (full.seq, full.is_restated) = (seq(1, 3), !is_published);
+            (full.seq, full.is_restated, full.has_published_zero) = (seq(1, 3), !is_published, was_zero);
             counter.recover_removed(seq(1, 9), generation(3), Counter::NO_LIFE, NOW);
             assert_eq!(own(&counter), left);
         }

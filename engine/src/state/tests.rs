@@ -85,7 +85,7 @@ prop_compose! {
     fn state()(
         own in value(), more in 0u8..3, precision in option::of(0u32..1_000), seq in seq(),
         own_generation in option::of(generation()), record in option::of(record()), record_seq in seq(),
-        is_unpublished: bool, subtracted in vec((generation(), any::<i128>()), 0..3),
+        is_unpublished: bool, has_published_zero: bool, subtracted in vec((generation(), any::<i128>()), 0..3),
         since_start in option::of(vec((any::<u32>(), any::<i128>()), 0..3)), inherited in vec(inherited(), 0..3), peers in vec((peer(), option::of(generation()), vec((generation(), any::<i128>()), 0..3)), 0..4),
     ) -> State {
         let record_generation = record.as_ref().map_or(Generation::ZERO, |record| record.generation);
@@ -105,6 +105,7 @@ prop_compose! {
             record_seq: if record.is_some() { record_seq } else { Seq::ZERO },
             record,
             is_unpublished,
+            has_published_zero,
             subtracted: Subtractions(subtracted),
             inheritance: inherited.into_iter().collect(),
             since_start,
@@ -192,12 +193,15 @@ fn the_bytes_of_version_1_are_read_for_ever() {
         record: Some(in_force),
         record_seq: seq_of(4, 127),
         is_unpublished: true,
+        has_published_zero: false,
         subtracted: Subtractions(vec![(older, -3)]),
         inheritance: [inherited(Subtractions::default(), Subtractions::default())].into_iter().collect(),
         since_start: Some(vec![(3, 1)]),
         peers: vec![moving, resting],
     };
+    let zero_published = State { seq: seq_of(1, 1), has_published_zero: true, ..State::default() };
     for (state, hex) in [
+        (zero_published, "0184800100000101"),
         (only_counted, "01000054"),
         (was_set, "010b011d03023525ac0202000e"),
         (with_subtractions, "01d8040000ac02020000010001010102000601080401010209050201010eac020201"),
@@ -248,7 +252,7 @@ fn a_line_written_at_two_moments_is_the_same_shard_and_stands_where_it_held_last
 
 #[test]
 fn a_later_version_or_an_unknown_flag_is_named_as_such() {
-    for bytes in [&[2, 0, 0, 0][..], &[1, 0x80, 0x80, 1, 0, 0]] {
+    for bytes in [&[2, 0, 0, 0][..], &[1, 0x80, 0x80, 2, 0, 0]] {
         assert_eq!(decode(bytes, &Doubled).unwrap_err().what, NEWER);
     }
 }

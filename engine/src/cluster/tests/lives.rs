@@ -48,6 +48,70 @@ fn what_all_have_removed_does_not_come_back_with_a_disk_that_does_not_know_of_it
 }
 
 #[test]
+fn what_moved_when_it_was_written_to_disk_and_was_removed_before_the_crash_does_not_come_back() {
+    for deleter in 0..3 {
+        let mut world = World::joined(3);
+        world.ask(0, "INCRBY a 5");
+        world.run(Micros::from_millis(20));
+        world.ask(0, "INCRBY a 1");
+        let disk = world.disk(0);
+        world.run(Micros::from_secs(1));
+        world.ask(deleter, "DEL a");
+        world.run(Micros::from_secs(6));
+        world.agree("EXISTS a", ":0|");
+        world.restart_with(0, &disk);
+        world.ask(0, "INCRBY a 7");
+        world.run(Micros::from_secs(6));
+        assert_eq!(world.all("GET a"), ["7"; 3], "DEL on {deleter}");
+    }
+}
+
+#[test]
+fn what_was_forgotten_since_all_knew_better_is_not_remembered_by_a_disk_from_before() {
+    for author in 0..3 {
+        let mut world = World::joined(3);
+        world.ask(0, "INCRBY a 15");
+        world.run(Micros::from_secs(1));
+        world.ask(author, "SET a 0");
+        world.run(Micros::from_millis(5));
+        let disk = world.disk(0);
+        world.run(Micros::from_secs(6));
+        world.restart_with(0, &disk);
+        world.ask(1, "SET a -7");
+        world.run(Micros::from_secs(6));
+        assert_eq!(world.all("GET a"), ["-7"; 3], "the first SET was made on {author}");
+    }
+}
+
+#[test]
+fn a_bound_is_not_claimed_while_what_was_taken_over_may_be_counted_twice() {
+    let mut world = World::joined(3);
+    world.ask(2, "INCRBY a 900");
+    world.run(Micros::from_secs(3));
+    let disk = world.disk(1);
+    world.kill(2);
+    world.away.insert(2);
+    let (gone, now) = (world.hosts[2].node.id(), world.clock());
+    for host in &mut world.hosts[..2] {
+        host.cluster.request(ClusterRequest::Forget(gone), now);
+    }
+    world.run(Micros::from_secs(3));
+    // Its inheritance is forgotten, since all have been told.
+    world.ask(0, "INCRBY a 10");
+    world.run(Micros::from_secs(3));
+    world.away.insert(0);
+    world.restart_with(1, &disk);
+    // Its lines are heard of through others before its word that it has taken over.
+    let host = &world.hosts[1];
+    let heir = host.cluster.members.index_of(world.hosts[0].node.id()).unwrap();
+    host.node.keyspace.horizons.set_as_of(heir, world.now);
+    assert_eq!(host.node.keyspace.horizons.moment_known(world.now), None);
+    world.away.remove(&0);
+    world.run(Micros::from_secs(6));
+    assert!(world.ask(1, "GET a BOUND").starts_with("*3|$3|910|$1|0|"));
+}
+
+#[test]
 fn a_member_whose_disk_has_a_line_hands_back_also_what_came_after_it() {
     let mut world = World::joined(3);
     world.ask(0, "INCRBY resting 1");
