@@ -249,7 +249,7 @@ impl Cluster {
             && link.clock.is_known()
             && !link.has_asked_for_own
         {
-            link.has_asked_for_own = true;
+            (link.has_asked_for_own, link.is_handing_back) = (true, true);
             if held.incarnation < self.members.own().joined {
                 self.walk_own(|own, full| full.begin_recovery_after_reset(own));
             }
@@ -400,10 +400,14 @@ impl Cluster {
         !self.members.index_of_live(origin) && self.peers.get(&origin).is_some_and(|peer| !peer.is_whole())
     }
 
-    pub(super) fn end_relay(&mut self, id: LinkId, origin: MemberIndex) {
+    pub(super) fn unsubscribe(&mut self, id: LinkId, origin: MemberIndex) {
         let mut frame = vec![kind::UNSUBSCRIBE];
         frame.put_unsigned(origin.0.into());
         self.send(id, frame);
+    }
+
+    pub(super) fn end_relay(&mut self, id: LinkId, origin: MemberIndex) {
+        self.unsubscribe(id, origin);
         if let Some(peer) = self.peers.get_mut(&origin) {
             peer.relay = None;
         }

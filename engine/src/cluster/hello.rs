@@ -366,7 +366,7 @@ impl Cluster {
         {
             link.is_same_epoch = true;
             // What we had asked for was of the former epoch, and the peer has dropped the question.
-            (link.has_asked_for_own, link.has_handed_back) = (false, false);
+            (link.has_asked_for_own, link.has_handed_back, link.is_handing_back) = (false, false, false);
             if let Some(peer) = self.peers.get_mut(&member) {
                 let head = peer.stream.head();
                 peer.stream.restart_at(head.max(sent));

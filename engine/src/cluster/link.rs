@@ -119,6 +119,8 @@ pub(crate) struct Link {
     pub(crate) has_asked_for_own: bool,
     /// It has answered that.
     pub(crate) has_handed_back: bool,
+    /// It goes on to tell us what it gets to know of our own shards.
+    pub(crate) is_handing_back: bool,
     /// What it says of that is out of date unless it had heard us since.
     pub(crate) asked_again: Micros,
     /// Streams that we are receiving a copy of everything of, and what was mentioned.
@@ -152,6 +154,7 @@ impl Link {
             is_peer_recovering: true,
             has_asked_for_own: false,
             has_handed_back: false,
+            is_handing_back: false,
             asked_again: Micros(0),
             copying: BTreeMap::new(),
         }

@@ -1,7 +1,8 @@
 //! A node that starts asks the others what they hold of its own shards, before it publishes anything, and who can't be reached in
 //! time later (docs/decisions/what-the-departed-leave.md). What becomes of the answers is in `counter/recovery.rs`.
 
-use super::Cluster;
+use crate::cluster::link::Link;
+use crate::cluster::{Cluster, LinkId};
 use crate::counter::{Counter, Full};
 use crate::generation::Record;
 use crate::ids::{MemberIndex, Seq};
@@ -118,7 +119,12 @@ impl Cluster {
         let others = others.map(|(member, _)| (member, self.members.incarnation(member)));
         let asked = self.recovery.as_mut().map_or(&mut self.late, |recovery| &mut recovery.waiting);
         others.for_each(|(member, incarnation)| _ = asked.entry(member).or_insert(incarnation));
-        self.links.values_mut().for_each(|link| link.asked_again = self.now.monotonic);
+        for link in self.links.values_mut() {
+            link.asked_again = self.now.monotonic;
+            if !link.is_handing_back {
+                (link.has_asked_for_own, link.has_handed_back) = (false, false);
+            }
+        }
     }
 
     /// While somebody may still hold a later state of own shards, what is counted beside it is kept apart.
@@ -126,6 +132,20 @@ impl Cluster {
         self.node.keyspace.set_recovering(!self.late.is_empty());
         self.node.keyspace.horizons.forget_past(self.now.monotonic);
         self.publisher.publish_all();
+        self.end_handing_back();
+    }
+
+    /// Who has answered is not to tell us of our own shards any more: it would be what we publish from now on.
+    fn end_handing_back(&mut self) {
+        let is_asked = |link: &Link| link.member().is_some_and(|member| self.late.contains_key(&member));
+        let over = self.links.values_mut().filter(|link| link.is_handing_back && !is_asked(link));
+        let over: Vec<LinkId> = over
+            .map(|link| {
+                link.is_handing_back = false;
+                link.id
+            })
+            .collect();
+        over.into_iter().for_each(|id| self.unsubscribe(id, MemberIndex::SELF));
     }
 
     /// What a SET took our shard for is a copy of it as well, and may be all that is left after a crash.

@@ -48,6 +48,24 @@ fn what_all_have_removed_does_not_come_back_with_a_disk_that_does_not_know_of_it
 }
 
 #[test]
+fn who_has_got_its_counts_back_is_not_sent_what_it_counts_from_then_on() {
+    let mut world = World::joined(2);
+    let bytes_of_counting = |world: &mut World| {
+        let before = world.bytes;
+        for n in 0..300 {
+            world.ask(0, &format!("INCRBY a {}", n * n % 1_000));
+            world.run(Micros::from_millis(10));
+        }
+        world.bytes - before
+    };
+    let at_first = bytes_of_counting(&mut world);
+    world.restart(0);
+    world.run(Micros::from_secs(6));
+    let after_a_start = bytes_of_counting(&mut world);
+    assert!(after_a_start < at_first * 11 / 10, "{at_first}, then {after_a_start}");
+}
+
+#[test]
 fn what_moved_when_it_was_written_to_disk_and_was_removed_before_the_crash_does_not_come_back() {
     for deleter in 0..3 {
         let mut world = World::joined(3);
