@@ -611,9 +611,11 @@ impl Counter {
         let member = shard.member();
         let before = self.full().and_then(|full| full.peer(member)).cloned();
         let is_resting = |shard: &PeerShard| shard.moving().is_none();
+        let in_force = self.generation();
         let says_the_same = before.as_ref().is_some_and(|before| {
-            is_resting(before) && is_resting(&shard) && before.value() == shard.value()
-        }) && basis.generation == self.generation();
+            let is_of_same = before.generation(in_force) == basis.generation;
+            is_of_same && is_resting(before) && is_resting(&shard) && before.value() == shard.value()
+        }) && basis.generation == in_force;
         let generation = basis.generation;
         let merged = self.merge(shard, basis);
         if merged == Merged::Advanced && !says_the_same {

@@ -343,6 +343,20 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_that_counts_again_what_a_set_has_seen_of_it_says_something_else() {
+        let horizons = vouched_until(ms(900));
+        let mut counter = Counter::new(b"a", PrecisionId(0));
+        let copy = |n| PeerShard::new(OTHER, Seq { n, ..FIRST }, five(), 0, None, Vec::new());
+        counter.merge_remembering(copy(1), Generation::ZERO.into(), (ms(800), ms(700)), &horizons);
+        counter.learn(set(), Seq::ZERO);
+        // Counted before its owner knew of the SET, so it stands again where it stood.
+        let restated = set().generation;
+        counter.merge_remembering(copy(2), restated.into(), (ms(1_000), ms(900)), &horizons);
+        let at = |moment| counter.bounded(moment, &horizons).1;
+        assert_eq!((at(ms(900)), at(ms(1_000))), (Some(5), Some(0)));
+    }
+
+    #[test]
     fn what_a_set_has_seen_is_missing_before_that_also_where_nothing_of_it_was_known() {
         let horizons = vouched_until(ms(900));
         let mut counter = Counter::new(b"a", PrecisionId(0));
