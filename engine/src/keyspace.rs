@@ -19,7 +19,7 @@ mod walks;
 pub(crate) use durable::Noted;
 pub(crate) use listening::Listening;
 
-use crate::counter::{Counter, Marks, Name, OwnStream, PrecisionId};
+use crate::counter::{Counter, Full, Marks, Name, OwnStream, PrecisionId};
 use crate::ids::{Generation, Seq};
 use crate::index::Index;
 use crate::member_ids::MemberIds;
@@ -561,8 +561,7 @@ impl Keyspace {
                         full.track = Some(Box::new(Track::start(now, before.own)));
                     }
                     if self.is_recovering() {
-                        full.give_up_acknowledged(self.acknowledged());
-                        full.begin_recovery(own.units(), own.units() - before.own.units());
+                        self.begin_recovery_of(full, own.units(), own.units() - before.own.units());
                     }
                 }
                 true
@@ -593,18 +592,32 @@ impl Keyspace {
     pub fn set(&self, name: &[u8], value: Value, now: Now, room: bool) -> Result<(), ChangeError> {
         let generation = self.next_generation(now);
         self.update(name, now.monotonic, room, |counter| {
-            let is_shared = self.dirty.is_on();
-            counter.set(
-                value,
-                generation,
-                false,
-                is_shared,
-                self.own_stream(),
-                now.monotonic,
-                &self.horizons,
-            );
+            self.set_counter(counter, value, generation, false, now.monotonic);
             Ok(())
         })
+    }
+
+    fn set_counter(
+        &self,
+        counter: &mut Counter,
+        value: Value,
+        generation: Generation,
+        is_deletion: bool,
+        now: Micros,
+    ) {
+        let is_shared = self.dirty.is_on();
+        if is_shared && self.is_recovering() {
+            // What a peer may still hand back is a later state of what was here before the SET.
+            let own = counter.own().units();
+            self.begin_recovery_of(counter.make_full(), own, 0);
+        }
+        counter.set(value, generation, is_deletion, is_shared, self.own_stream(), now, &self.horizons);
+    }
+
+    /// From now on, what is counted is kept apart from the state that a peer may correct: see `Full::begin_recovery`.
+    fn begin_recovery_of(&self, full: &mut Full, own: i128, counted: i128) {
+        full.give_up_acknowledged(self.acknowledged());
+        full.begin_recovery(own, counted);
     }
 
     /// Makes the counter read zero and disappear. False if there was none of that name.
@@ -615,16 +628,7 @@ impl Keyspace {
         let generation = self.next_generation(now);
         let default = self.default_precision_id();
         let deleted: Result<(), ChangeError> = self.update(name, now.monotonic, false, |counter| {
-            let is_shared = self.dirty.is_on();
-            counter.set(
-                Value::ZERO,
-                generation,
-                true,
-                is_shared,
-                self.own_stream(),
-                now.monotonic,
-                &self.horizons,
-            );
+            self.set_counter(counter, Value::ZERO, generation, true, now.monotonic);
             counter.marks.set(Marks::PRECISION_SET, false);
             counter.precision = default;
             Ok(())

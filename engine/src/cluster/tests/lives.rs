@@ -85,6 +85,22 @@ fn what_moved_when_it_was_written_to_disk_and_was_removed_before_the_crash_does_
 }
 
 #[test]
+fn a_set_just_after_a_start_has_seen_what_the_disk_had_and_not_what_comes_back() {
+    for command in ["SET a 0", "DEL a"] {
+        let mut world = World::joined(3);
+        world.ask(0, "INCRBY a 100");
+        world.run(Micros::from_secs(1));
+        let disk = world.disk(0);
+        world.ask(0, "INCRBY a 7");
+        world.run(Micros::from_secs(1));
+        world.restart_with(0, &disk);
+        world.ask(0, command);
+        world.run(Micros::from_secs(6));
+        assert_eq!(world.all("GET a"), ["7"; 3], "{command}");
+    }
+}
+
+#[test]
 fn what_was_forgotten_since_all_knew_better_is_not_remembered_by_a_disk_from_before() {
     for author in 0..3 {
         let mut world = World::joined(3);
