@@ -109,7 +109,7 @@ impl Journal {
         }
         let facts = self.node.facts_to_keep();
         let is_other_self = !facts.is_same_self(&self.logged);
-        let is_further = facts.applied != self.logged.applied;
+        let is_further = (&facts.applied, &facts.whole) != (&self.logged.applied, &self.logged.whole);
         let mut writer = self.writer(batch, now);
         if is_other_self {
             writer.own_facts(&facts);
@@ -400,9 +400,7 @@ impl<'a> Loader<'a> {
             }
             (FACT, APPLIED, Some(bytes)) => {
                 let member = |number| state::Member::member(&self.members, number);
-                let applied = facts::decode_applied(bytes, member).map_err(|error| error.to_string())?;
-                self.facts.applied = applied;
-                Ok(())
+                facts::decode_applied(bytes, member, &mut self.facts).map_err(|error| error.to_string())
             }
             (kind, key, _) => Err(format!("record {} of kind {kind}: {}", shown(key), state::NEWER)),
         }

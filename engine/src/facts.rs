@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `nodes` | count, then each: 20 bytes | the table of nodes: ids by number, from 0. It only ever grows |
 //! | `self` | 20 bytes id, incarnation, clock, 20 bytes id [, generation] | whose counters these are; the highest incarnation used; the last deletion of everything, its clock and its author (zeros: none); the highest generation of a counter that was removed, if there was one |
-//! | `applied` | count, then each: number of the node, seq | up to where each node's stream, the own one too, is on disk |
+//! | `applied` | count, then each: number of the node, seq [; count, then each: number of the node, incarnation] | up to where each node's stream, the own one too, is on disk; the last life in which a node had got back all that it had counted before, if there was one |
 //!
 //! Example, `self` of a node in its incarnation 7 (20 bytes of 0x11): `01 11..11 07 00 00..00`.
 
@@ -53,6 +53,8 @@ pub(crate) struct NodeFacts {
     pub(crate) floor: Generation,
     /// Up to where each member's stream has been applied; under `MemberIndex::SELF` the last own publication.
     pub(crate) applied: BTreeMap<MemberIndex, Seq>,
+    /// The last incarnation of each member in which it had all of its own shards back.
+    pub(crate) whole: BTreeMap<MemberIndex, u32>,
 }
 
 impl NodeFacts {
@@ -147,32 +149,55 @@ pub(crate) fn encode_applied(
 ) {
     let known: Vec<(u16, &Seq)> =
         facts.applied.iter().filter_map(|(member, seq)| Some((number(*member)?, seq))).collect();
+    let whole: Vec<(u16, u32)> =
+        facts.whole.iter().filter_map(|(member, life)| Some((number(*member)?, *life))).collect();
     out.put_u8(VERSION);
     out.put_unsigned(known.len() as u128);
     for (number, seq) in known {
         out.put_unsigned(number.into());
         out.put_seq(*seq);
     }
+    if !whole.is_empty() {
+        out.put_unsigned(whole.len() as u128);
+        for (number, life) in whole {
+            out.put_unsigned(number.into());
+            out.put_unsigned(life.into());
+        }
+    }
 }
 
-/// Reads it.
+/// Reads it into `facts`.
 pub(crate) fn decode_applied(
     bytes: &[u8],
     member: impl Fn(u16) -> Option<MemberIndex>,
-) -> Decoded<BTreeMap<MemberIndex, Seq>> {
+    facts: &mut NodeFacts,
+) -> Decoded<()> {
     let mut reader = versioned(bytes)?;
+    facts.applied = read_by_member(&mut reader, &member, |reader| reader.seq("seq of a stream"))?;
+    facts.whole = match reader.is_empty() {
+        true => BTreeMap::new(),
+        false => read_by_member(&mut reader, &member, |reader| reader.number("incarnation of a stream"))?,
+    };
+    reader.end()
+}
+
+/// A count, then for each: the number of a node, and something of it.
+fn read_by_member<T>(
+    reader: &mut Reader<'_>,
+    member: impl Fn(u16) -> Option<MemberIndex>,
+    read: impl Fn(&mut Reader<'_>) -> Decoded<T>,
+) -> Decoded<BTreeMap<MemberIndex, T>> {
     let count: usize = reader.number("streams")?;
     if count > MAX_MEMBERS {
         return Err(DecodeError { what: "streams" });
     }
-    let mut applied = BTreeMap::new();
+    let mut by_member = BTreeMap::new();
     for _ in 0..count {
         let number = reader.number("node of a stream")?;
         let member = member(number).ok_or(DecodeError { what: "node of a stream" })?;
-        applied.insert(member, reader.seq("seq of a stream")?);
+        by_member.insert(member, read(reader)?);
     }
-    reader.end()?;
-    Ok(applied)
+    Ok(by_member)
 }
 
 fn versioned(bytes: &[u8]) -> Decoded<Reader<'_>> {
@@ -193,20 +218,27 @@ mod tests {
 
     #[test]
     fn facts_read_back_what_was_put() {
+        for whole in [BTreeMap::new(), BTreeMap::from([(MemberIndex(5), 9)])] {
+            facts_with(whole);
+        }
+    }
+
+    fn facts_with(whole: BTreeMap<MemberIndex, u32>) {
         let facts = NodeFacts {
             id: Some(id(1)),
             incarnation: 7,
             last_reset: LastReset { clock: 1 << 60, author: id(2) },
             floor: Generation { time: 1 << 50, author: 3 },
             applied: BTreeMap::from([(MemberIndex(3), Seq { incarnation: 4, n: 5 })]),
+            whole,
         };
         let mut read = NodeFacts::default();
         assert_eq!(decode_self(&encode_self(&facts, id(1)), &mut read).unwrap(), id(1));
         let mut bytes = Vec::new();
         encode_applied(&facts, |member| Some(member.0 * 2), &mut bytes);
-        read.applied = decode_applied(&bytes, |number| Some(MemberIndex(number / 2))).unwrap();
+        decode_applied(&bytes, |number| Some(MemberIndex(number / 2)), &mut read).unwrap();
         assert_eq!(read, facts);
-        assert!(decode_applied(&bytes, |_| None).is_err());
+        assert!(decode_applied(&bytes, |_| None, &mut read).is_err());
         let mut table = NodeTable::default();
         assert_eq!((table.number_of(id(5)), table.number_of(id(6)), table.number_of(id(5))), (0, 1, 0));
         assert_eq!(NodeTable::decode(&table.encode()).unwrap(), table);

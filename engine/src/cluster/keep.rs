@@ -46,8 +46,16 @@ impl Cluster {
         };
         note(MemberIndex::SELF, self.publisher.stream.head());
         self.peers.iter().for_each(|(member, Peer { stream, .. })| note(*member, stream.head()));
+        for (member, peer) in &self.peers {
+            match peer.whole_life {
+                0 => facts.whole.remove(member),
+                life => facts.whole.insert(*member, life),
+            };
+        }
         if facts.applied.len() > self.peers.len() + 1 {
-            facts.applied.retain(|member, _| *member == MemberIndex::SELF || self.peers.contains_key(member));
+            let is_known = |member| member == MemberIndex::SELF || self.peers.contains_key(&member);
+            facts.applied.retain(|member, _| is_known(*member));
+            facts.whole.retain(|member, _| is_known(*member));
         }
     }
 

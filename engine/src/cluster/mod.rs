@@ -381,9 +381,11 @@ impl Cluster {
                 peer.stream.restart_at(head.max(peer.stream.head()));
             }
         }
-        for (&member, &ahead) in &cluster.node.kept.lock().ahead {
-            if let Some(peer) = cluster.peers.get_mut(&member) {
-                peer.ahead = ahead;
+        {
+            let kept = cluster.node.kept.lock();
+            for (member, peer) in &mut cluster.peers {
+                peer.ahead = kept.ahead.get(member).copied().unwrap_or_default();
+                peer.whole_life = kept.facts.whole.get(member).copied().unwrap_or_default();
             }
         }
         // What was removed before the start is not known any more.

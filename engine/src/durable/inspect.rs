@@ -45,7 +45,8 @@ impl StateInspector {
             }
             (FACT, APPLIED, Some(bytes)) => {
                 let member = |number| state::Member::member(&members, number);
-                facts::decode_applied(bytes, member).map(|_| ()).map_err(|error| error.to_string())
+                let mut facts = NodeFacts::default();
+                facts::decode_applied(bytes, member, &mut facts).map_err(|error| error.to_string())
             }
             _ => Err(NEWER.to_owned()),
         }

@@ -85,6 +85,22 @@ fn what_moved_when_it_was_written_to_disk_and_was_removed_before_the_crash_does_
 }
 
 #[test]
+fn what_was_removed_is_told_by_one_who_starts_at_the_same_time() {
+    let mut world = World::joined(2);
+    world.ask(1, "INCRBY a 5");
+    world.run(Micros::from_secs(1));
+    let older = world.disk(1);
+    world.ask(1, "DEL a");
+    world.run(Micros::from_secs(6));
+    world.agree("EXISTS a", ":0|");
+    let disk = world.disk(0);
+    world.restart_with(0, &disk);
+    world.restart_with(1, &older);
+    world.run(Micros::from_secs(6));
+    world.agree("GET a", "0");
+}
+
+#[test]
 fn a_set_just_after_a_start_has_seen_what_the_disk_had_and_not_what_comes_back() {
     for command in ["SET a 0", "DEL a"] {
         let mut world = World::joined(3);
