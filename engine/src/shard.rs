@@ -230,7 +230,7 @@ impl From<Generation> for Basis {
 /// The line of a shard that moves.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Moving {
-    /// Units of 10^-17 per microsecond.
+    /// Units of 10^-17 per microsecond. Of an unanchored one: how far in all the line had moved, units of 10^-17.
     pub(crate) slope: f64,
     /// When the line passes through the value, on our clock.
     pub(crate) moment: Micros,
@@ -252,7 +252,8 @@ impl Moving {
     }
 
     /// Where on the line to read it: it is followed up to `horizon` at most (zero: its owner was never heard of), but never back
-    /// before its own moment, or before now if that is still to come. An unanchored one is always read one microsecond after its moment.
+    /// before its own moment, or before now if that is still to come. An unanchored one stands: it is read one microsecond
+    /// after its moment.
     fn until(&self, now: Micros, horizon: Micros) -> Micros {
         if self.is_unanchored() {
             return Micros(self.moment.0.wrapping_add(1));

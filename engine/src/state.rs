@@ -36,8 +36,8 @@
 //! Example: a counter that has only ever been incremented, to 42: `01 00 00 54`.
 //!
 //! A line's moment can't survive a restart, as no clock does. So a moving shard comes back *unanchored*: it stands
-//! where it stood when it was last known to hold, its owner must be asked again, and a copy of the same seq replaces it. If nobody has
-//! one any more, all who have it from disk agree at least on what was published.
+//! where it stood when it was last known to hold, its owner must be asked again, and a copy of the same seq replaces it.
+//! If nobody has one any more, all who have it from disk agree at least on what was published.
 //!
 //! Lacks on purpose: what only the running node needs (tracks, deadlines, subscribers).
 

@@ -1,5 +1,6 @@
 //! Clusters in one process, with links that deliver at once: the ordinary course of things. Faults are the simulator's.
 
+mod disks;
 mod lives;
 
 use super::*;
@@ -197,6 +198,15 @@ impl World {
         (1..count).for_each(|other| world.meet(other - 1, other));
         world.run(Micros::from_secs(3));
         world
+    }
+
+    /// CLUSTER FORGET, on each of these hosts at once.
+    fn forget(&mut self, at: &[usize], whom: usize) {
+        let (id, now) = (self.hosts[whom].node.id(), self.clock());
+        for &host in at {
+            self.hosts[host].cluster.request(ClusterRequest::Forget(id), now);
+        }
+        self.settle();
     }
 
     fn ask(&mut self, host: usize, words: &str) -> String {
