@@ -25,6 +25,7 @@ pub mod inspect;
 mod keep;
 mod link;
 mod names;
+mod peer;
 mod planted;
 mod publish;
 mod receive;
@@ -37,9 +38,9 @@ use crate::cluster::gossip::Announcement;
 use crate::cluster::link::Link;
 use crate::cluster::members::{DialTarget, FailedMeet, Members};
 use crate::cluster::nodes_file::NodesFile;
+use crate::cluster::peer::{Peer, Relay};
 use crate::cluster::publish::Publisher;
 use crate::cluster::recovery::Recovery;
-use crate::cluster::stream::Stream;
 use crate::cluster::view::Traffic;
 use crate::counter::Counter;
 use crate::ids::{Generation, MemberIndex, NodeId, Seq};
@@ -47,7 +48,7 @@ use crate::keyspace::Cause;
 use crate::node::{Node, TaskResult};
 use crate::prediction::Pace;
 use crate::time::{Micros, Now};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -178,84 +179,6 @@ pub const HEARTBEAT: Micros = Micros::from_millis(200);
 
 /// A connection on which no Hello has come for this long is closed.
 const HELLO_LIMIT: Micros = Micros::from_secs(5);
-
-/// Where we get the stream of a member that we have no link to.
-#[derive(Clone, Copy, Debug)]
-struct Relay {
-    link: LinkId,
-    since: Micros,
-    /// What was ahead of the rest there when we asked; zero: nothing.
-    ahead: Seq,
-}
-
-/// What is known of a member beside membership.
-#[derive(Debug, Default)]
-struct Peer {
-    /// Its stream as far as it has been applied here.
-    stream: Stream,
-    /// The last of its shards that was ever here, though perhaps not everything before it: part of a copy of everything,
-    /// or what was on disk.
-    ahead: Seq,
-    /// It has said that it has applied ours up to here, and that nothing of its own was left to tell us.
-    acknowledged: Seq,
-    /// At some moment all that it had published had been applied here.
-    was_complete: bool,
-    /// Every member has its stream up to here, and it knows that.
-    settled: Seq,
-    /// The most that this has been, also in lives before: what can't be asked back any more its owner had forgotten up to here.
-    given_up: Seq,
-    /// Its shards were within the precision of what we have at this moment of our clock.
-    as_of: Micros,
-    /// The link over which we get its stream though it is another member's.
-    relay: Option<Relay>,
-    /// Since when others have more of it from a later life than what we have is of.
-    anew_since: Option<Micros>,
-    /// The last of its lives in which it has vouched for what it says: it had all of its own shards back.
-    whole_life: u32,
-    /// In its last heartbeat, what it has of others; those that departed and left nothing there are not mentioned.
-    holds: BTreeMap<MemberIndex, Seq>,
-    /// In its last heartbeat, what it has of others beyond that (see `ahead`).
-    holds_ahead: BTreeMap<MemberIndex, Seq>,
-    /// In its last heartbeat, whom it knows to be removed.
-    has_buried: BTreeSet<MemberIndex>,
-    /// In its last heartbeat, of whom it has a life with nothing missing: see `is_whole`.
-    has_whole: BTreeSet<MemberIndex>,
-    /// The moment of our clock at which we had sent the last heartbeat that it had when it sent that one.
-    answered: Micros,
-    /// Since when we know that it has departed, or of what it has left.
-    departed_at: Micros,
-    /// Since when we know that all that it had when it was removed has been taken over; zero: we do not.
-    buried_at: Micros,
-    carried: link::Carried,
-}
-
-impl Peer {
-    /// Whether, in the life that we have of it, it had got back what it had counted in those before.
-    fn is_whole(&self) -> bool {
-        self.stream.head().incarnation <= self.whole_life
-    }
-
-    /// For others: see `ahead`; zero if it is not.
-    fn told_ahead(&self) -> Seq {
-        if self.ahead > self.stream.head() { self.ahead } else { Seq::ZERO }
-    }
-
-    /// For its owner: see `given_up`; zero if that is not beyond what it says now.
-    fn told_given_up(&self) -> Seq {
-        if self.given_up > self.settled { self.given_up } else { Seq::ZERO }
-    }
-
-    /// In its last heartbeat, what it has of that one: up to where everything, and beyond that.
-    fn holds_of(&self, member: MemberIndex) -> (Seq, Seq) {
-        let of = |seqs: &BTreeMap<MemberIndex, Seq>| seqs.get(&member).copied().unwrap_or(Seq::ZERO);
-        (of(&self.holds), of(&self.holds_ahead))
-    }
-
-    /// The last of its shards that may be here.
-    fn last_held(&self) -> Seq {
-        self.stream.head().max(self.ahead)
-    }
-}
 
 /// The cluster side of a node. Owned by one thread.
 pub struct Cluster {

@@ -14,6 +14,7 @@ use crate::shard::PeerShard;
 use crate::store::Batch;
 use crate::value::Value;
 use resp::Request;
+use std::collections::BTreeSet;
 
 struct Quiet;
 
