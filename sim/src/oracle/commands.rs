@@ -79,7 +79,7 @@ impl Oracle {
         // A node that has told nobody of its shard need not write down that it has seen it.
         let own = ledger.plain_own(place.id, before);
         let known = *seen.entry(place.id).or_insert(own);
-        ledger.note_removed(&mut seen, previous, acquainted.as_ref());
+        ledger.note_removed(&mut seen, &after.observed, previous, acquainted.as_ref());
         let seqs = after.observed.iter().map(|(&id, shard)| (id, shard.seq)).collect();
         if is_ignorant {
             // What it has counted since it started it has seen as well, though no copy of its shard holds that; of what it counted
@@ -131,7 +131,7 @@ impl Oracle {
         for (previous, _) in before {
             let mut seen: BTreeMap<_, _> =
                 state.observed.iter().map(|(&id, shard)| (id, ledger.plain(id, shard))).collect();
-            ledger.note_removed(&mut seen, previous, acquainted.as_ref());
+            ledger.note_removed(&mut seen, &state.observed, previous, acquainted.as_ref());
             if is_forgotten {
                 ledger.blur(&mut seen, generation, acquainted.as_ref());
             }

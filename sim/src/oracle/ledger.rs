@@ -416,17 +416,24 @@ impl Ledger {
     }
 
     /// What a SET had seen of authors who count anew since the counter was removed in a generation that the author of the SET, if it
-    /// has met them, need not have known.
+    /// has met them, need not have known: also where it brings along what a lower one, back from a disk, had seen of them before.
     pub(crate) fn note_removed(
         &self,
         seen: &mut BTreeMap<NodeId, Range>,
+        observed: &BTreeMap<NodeId, ShardState>,
         previous: Generation,
         acquainted: Option<&BTreeSet<NodeId>>,
     ) {
         for author in self.everybody().into_iter().filter(|author| is_among(acquainted, *author)) {
-            if self.floor(author) > previous {
-                seen.entry(author).or_insert_with(|| self.base(author, previous));
+            if self.floor(author) <= previous {
+                continue;
             }
+            let at_floor = self.authors.get(&author).map_or(Seq::default(), |known| known.seq_at_floor);
+            if observed.get(&author).is_some_and(|shard| shard.seq != Seq::default() && shard.seq <= at_floor)
+            {
+                seen.remove(&author);
+            }
+            seen.entry(author).or_insert_with(|| self.base(author, previous));
         }
     }
 

@@ -134,6 +134,11 @@ impl Oracle {
         }
     }
 
+    /// The reset epochs before this one in which anything was counted.
+    pub fn epochs_before(&self, epoch: Epoch) -> BTreeSet<Epoch> {
+        self.ledgers.keys().map(|(of, _)| *of).filter(|of| *of < epoch).collect()
+    }
+
     /// Counters that may disappear these days. What a counter's last generation was can't be seen once it has gone, so they
     /// must be looked at often.
     pub fn fading(&self, now: Micros) -> Vec<CounterId> {

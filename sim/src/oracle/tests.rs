@@ -508,3 +508,44 @@ fn a_counter_has_last_disappeared_under_a_lower_set_if_that_came_after_all_had_f
         assert_eq!(ledger.floor(id(1)), Some(last), "made by one who had removed {previous:?}");
     }
 }
+
+#[test]
+fn a_set_that_brings_along_what_a_lower_one_had_seen_before_the_counter_was_removed_has_seen_what_was_removed()
+ {
+    let mut ledger = Ledger::default();
+    for (made, seen) in [((3, 1), 5), ((9, 0), 8)] {
+        let (seen, seqs) = (BTreeMap::from([(id(1), Range::exactly(seen))]), BTreeMap::new());
+        let (value, at, by) = (Value::ZERO, Micros::from_secs(1), By::Member);
+        let set =
+            SetRecord { value, seen, seqs, previous: None, acquainted: None, at, is_maybe_lost: false, by };
+        ledger.sets.insert(made, set);
+    }
+    ledger.author(id(1)).max_seq = (1, 5);
+    ledger.note_removal(id(2), Removal { generation: Some((9, 0)), ..Removal::default() });
+    for (n, has_seen) in [(2, 8), (5, 8), (6, 5)] {
+        let mut seen = BTreeMap::from([(id(1), Range::exactly(5))]);
+        let observed = BTreeMap::from([(id(1), shard(Some((3, 1)), n, 0))]);
+        ledger.note_removed(&mut seen, &observed, Some((3, 1)), None);
+        assert_eq!(seen[&id(1)], Range::exactly(has_seen), "at number {n}; it was removed at 5");
+    }
+}
+
+#[test]
+fn what_was_given_up_for_a_reset_that_is_lost_is_missing_from_where_all_stood_before() {
+    let is_right = |is_told: bool| {
+        let mut oracle = after_increments(&[5]);
+        // Node 1 forgets it, node 2 has it.
+        let left = |_| vec![Survivor { id: id(2), state: knowing(shard(None, 1, 5)) }];
+        oracle.crashed(id(1), (0, 0), Crash::Sudden, left);
+        oracle.look(Place { epoch: (7, 2), ..place(2, 6_000) }, 0, &counted(0, 1));
+        assert_eq!(oracle.epochs_before((7, 2)), BTreeSet::from([(0, 0)]));
+        // Node 2, the only one that has carried out the reset, is gone for good.
+        if is_told {
+            oracle.crashed(id(2), (0, 0), Crash::ForGood, |_| Vec::new());
+        }
+        let gone = Finding { exists: false, ..finding(1, 0, CounterState::default()) };
+        oracle.settled(0, &[gone]).is_ok()
+    };
+    assert!(is_right(true));
+    assert!(!is_right(false));
+}
