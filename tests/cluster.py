@@ -282,31 +282,30 @@ SIDE_BY_SIDE = 3
 
 
 def run(claim, options):
-    """Whether the claim holds, or can't be looked at here."""
+    """What is wrong with the claim; `None` if it holds, or can't be looked at here."""
     name = claim.__name__
     begin = time.monotonic()
     stage = Stage(options, name)
-    is_kept, result = options.keep, False
+    is_kept, wrong = options.keep, None
 
     def tell(text):
         print(f"{name}, {time.monotonic() - begin:.1f} s\n  {text}", flush=True)
 
     try:
         tell(f"ok: {claim(stage, options) or 'holds'}")
-        result = True
     except Skipped as reason:
         tell(f"SKIPPED: {reason}")
-        result = True
     except Exception as error:  # whatever it is, the other claims are looked at
         is_expected = isinstance(error, (Failed, ErrorReply, OSError))
         what = str(error) if is_expected else "".join(traceback.format_exception(error))
+        wrong = f"{name}: {what}"
         tell(f"FAILED: {what}\n  the nodes' logs are under {stage.directory}")
         is_kept = True
     finally:
         stage.end()
         if not is_kept:
             shutil.rmtree(stage.directory, ignore_errors=True)
-    return result
+    return wrong
 
 
 def main():
@@ -326,8 +325,11 @@ def main():
     with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         chosen = [claim for claim in TOGETHER if options.only in claim.__name__]
         results += pool.map(lambda claim: run(claim, options), chosen)
-    print(f"{sum(results)} of {len(results)} claims hold, {time.monotonic() - begin:.0f} s")
-    return 0 if results and all(results) else 1
+    failures = [wrong for wrong in results if wrong is not None]
+    for wrong in failures:
+        print(f"FAILED {wrong}")
+    print(f"{len(results) - len(failures)} of {len(results)} claims hold, {time.monotonic() - begin:.0f} s")
+    return 0 if results and not failures else 1
 
 
 if __name__ == "__main__":

@@ -12,11 +12,14 @@
 //! `update`; no function takes two stripe locks at once.
 
 mod durable;
+mod handles;
 mod listening;
 mod precisions;
+mod prefetch;
 mod walks;
 
 pub(crate) use durable::Noted;
+pub(crate) use handles::{Handle, HandleSet};
 pub(crate) use listening::Listening;
 
 use crate::counter::{Counter, Full, Marks, Name, OwnStream, PrecisionId};
@@ -32,7 +35,6 @@ use crate::value::{Value, ValueError};
 use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use prefetch_index::prefetch_index;
 use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -73,13 +75,8 @@ pub struct Keyspace {
     pub(crate) dirty: Listening,
     /// For the log.
     pub(crate) unlogged: Listening,
-}
-
-/// Where a counter stands. Stays true while the counter lives; may mean another one afterwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Handle {
-    pub(crate) stripe: u16,
-    pub(crate) index: u32,
+    /// For the collection of zeros, which looks by itself.
+    zeros: Listening,
 }
 
 /// Keeps neighbouring locks off each other's cache lines (pairs of lines are fetched together).
@@ -232,6 +229,7 @@ impl Keyspace {
             floor: RwLock::default(),
             dirty: Listening::default(),
             unlogged: Listening::default(),
+            zeros: Listening::default(),
         }
     }
 
@@ -298,33 +296,6 @@ impl Keyspace {
     /// Takes note of a generation from elsewhere.
     pub(crate) fn note_generation(&self, generation: Generation) {
         self.generation_time.fetch_max(generation.time, Ordering::AcqRel);
-    }
-
-    /// Where a name belongs; has the memory fetched that `prefetch_entry` reads.
-    #[inline]
-    pub(crate) fn prefetch_stripe(&self, name: &[u8]) -> Place {
-        let place = self.place(name);
-        prefetch_index(&*self.stripes, place.stripe);
-        place
-    }
-
-    /// Has the memory fetched that `prefetch_counter` reads.
-    #[inline]
-    pub(crate) fn prefetch_entry(&self, place: Place) {
-        if let Some(stripe) = self.stripes[place.stripe].0.try_lock() {
-            stripe.table.prefetch(place.hash);
-            stripe.counters.prefetch_chunks();
-        }
-    }
-
-    /// Has the counter fetched that probably belongs there. Nothing depends on it but time.
-    #[inline]
-    pub(crate) fn prefetch_counter(&self, place: Place) {
-        if let Some(stripe) = self.stripes[place.stripe].0.try_lock()
-            && let Some(index) = stripe.table.likely(place.hash)
-        {
-            stripe.counters.prefetch(index);
-        }
     }
 
     #[inline]
@@ -535,6 +506,7 @@ impl Keyspace {
         }
         if counter.is_own_zero() || (cause != Cause::Command && counter.is_balanced()) {
             lists.note_zero(counter, index, now);
+            self.zeros.note(number);
         }
     }
 

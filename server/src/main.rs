@@ -13,6 +13,7 @@ mod disk;
 mod listener;
 mod local_cluster;
 mod logging;
+mod memory;
 mod process;
 mod server;
 mod shell;

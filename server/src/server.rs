@@ -6,8 +6,9 @@ use crate::bus::{self, Bus, BusOptions, LockedNodesFile};
 use crate::crew::Crew;
 use crate::disk::{Directory, Disk, RunningDisk, tools};
 use crate::listener::{self, Listeners};
+use crate::memory;
 use crate::process;
-use crate::shell::{self, Clock, ServerShell};
+use crate::shell::{Clock, ServerShell};
 use crate::worker::{self, Arrival};
 use engine::cluster::nodes_file::NodesFile;
 use engine::cluster::{Cluster, ClusterConfig};
@@ -20,9 +21,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-
-/// How often the memory in use is looked at for `maxmemory`.
-const MEMORY_SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Who connects while counters are loaded waits for so long before it is told that they are: few are there at once.
 const QUIET_LOAD: Duration = Duration::from_millis(100);
@@ -342,16 +340,21 @@ fn start_workers(
 
 /// Does what is due in the node, and tells it how much memory is in use.
 async fn run_timers(node: &Node, disk: Option<&Disk>, clock: Clock) {
+    let mut memory = memory::Sampler::default();
     loop {
-        node.note_used_memory(shell::allocated_bytes());
-        node.limit_buffers();
         let now = clock.now();
+        if memory.is_due(node.stats.all_calls(), now.monotonic) {
+            let bytes = memory::allocated_bytes();
+            memory.note(bytes, now.monotonic);
+            node.note_used_memory(bytes);
+        }
+        node.limit_buffers();
         if let Some(disk) = disk {
             disk.watch(node, now.monotonic);
         }
         node.run_timers(now);
         let left = Duration::from_micros(node.deadline().since(clock.now().monotonic).0);
-        tokio::time::sleep(left.min(MEMORY_SAMPLE_INTERVAL)).await;
+        tokio::time::sleep(left.min(memory::LOOK_INTERVAL)).await;
     }
 }
 

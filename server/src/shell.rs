@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use tikv_jemalloc_ctl::{epoch, stats};
 use tokio::sync::mpsc;
 
 /// The process's clock. Its monotonic part starts a little above zero so that zero can mean "never".
@@ -110,13 +109,6 @@ impl ServerShell {
     }
 }
 
-/// Bytes that the allocator has given out at this moment.
-pub(crate) fn allocated_bytes() -> u64 {
-    // The figures are a snapshot that is renewed by advancing the epoch; neither call fails once jemalloc runs.
-    epoch::advance().ok();
-    stats::allocated::read().unwrap_or(0) as u64
-}
-
 impl Shell for ServerShell {
     fn process(&self) -> ProcessInfo {
         let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok();
@@ -128,7 +120,7 @@ impl Shell for ServerShell {
             resident_bytes: resident_bytes().unwrap_or(0),
             cpu_system_secs: usage.map_or(0.0, |usage| secs(usage.system_time())),
             cpu_user_secs: usage.map_or(0.0, |usage| secs(usage.user_time())),
-            allocated_bytes: allocated_bytes(),
+            allocated_bytes: crate::memory::allocated_bytes(),
             allocator: "jemalloc-5.3.0",
             os: self.os.get_or_init(operating_system).clone(),
             io_threads: self.io_threads,

@@ -7,9 +7,9 @@ use crate::cluster::names::{NamesIn, NamesOut};
 use crate::cluster::nodes_file::ResetEpoch;
 use crate::cluster::stream::Stream;
 use crate::ids::{MemberIndex, NodeId, Seq};
-use crate::keyspace::{Cursor, Handle};
+use crate::keyspace::{Cursor, HandleSet};
 use crate::time::Micros;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Bytes that may wait in the shell's queue of a link before updates are held back. Heartbeats are not.
@@ -124,7 +124,7 @@ pub(crate) struct Link {
     /// What it says of that is out of date unless it had heard us since.
     pub(crate) asked_again: Micros,
     /// Streams that we are receiving a copy of everything of, and what was mentioned.
-    pub(crate) copying: BTreeMap<MemberIndex, BTreeSet<Handle>>,
+    pub(crate) copying: BTreeMap<MemberIndex, HandleSet>,
 }
 
 impl Link {

@@ -12,10 +12,13 @@ use crate::cluster::{Cluster, FOLLOW, LENGTH_PREFIX, LinkId, Planted};
 use crate::counter::{Counter, KeptCopy};
 use crate::generation::{Record, Stated};
 use crate::ids::{Generation, MemberIndex, Seq};
-use crate::keyspace::{Cause, Handle, NoRoom};
+use crate::keyspace::{Cause, Handle, HandleSet, NoRoom};
 use crate::shard::{Basis, Merged, Moving, PeerShard};
 use crate::time::Micros;
 use crate::value::Value;
+
+/// Updates of a frame that are looked at together: the memory of all their counters is fetched at once.
+const LOOK_AHEAD: usize = 16;
 
 /// What became of an update.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -147,43 +150,26 @@ impl Cluster {
         let head = origin.and_then(|origin| self.peers.get(&origin)).map(|peer| peer.stream.head());
         let is_next = header.is_complete && head.is_some_and(|head| header.from <= head);
         if let Some(origin) = origin.filter(|_| header.full_copy.begins) {
-            link.copying.insert(origin, std::collections::BTreeSet::new());
+            link.copying.insert(origin, HandleSet::new());
         }
+        let (mut names, mut ahead) = (Vec::new(), Vec::with_capacity(LOOK_AHEAD));
         while !reader.is_empty() {
-            let mut update = decode_update(reader, &mut previous)?;
-            let name = link.names_in.resolve(update.name)?.to_vec();
-            let Some(origin) = origin else { continue };
-            link.carried.updates_received += 1;
-            if let Some(record) = &mut update.record {
-                self.translate(record, link);
-                self.node.keyspace.note_generation(record.generation);
+            names.clear();
+            while ahead.len() < LOOK_AHEAD && !reader.is_empty() {
+                let update = decode_update(reader, &mut previous)?;
+                let name = link.names_in.resolve(update.name)?;
+                let start = names.len();
+                names.extend_from_slice(name);
+                ahead.push((update, start..names.len(), self.node.keyspace.prefetch_stripe(name)));
             }
-            if let Era::Is(generation) = update.era {
-                self.node.keyspace.note_generation(generation);
-            }
-            update.taken_over.retain_mut(|taken| match self.index_behind(link, taken.member) {
-                Some(ours) => {
-                    taken.member = ours;
-                    true
-                }
-                None => false,
-            });
-            let (applied, handle) = self.apply(link, origin, &name, &update, header);
-            is_intelligible &= applied != Applied::Unintelligible;
-            let is_news = applied == Applied::Advanced;
-            if let Some(peer) = self.peers.get_mut(&origin) {
-                if is_news {
-                    peer.ahead = peer.ahead.max(update.seq);
-                }
-                // Also what was known: it may have come by a walk, which leaves nothing in the ring.
-                if let Some(handle) = handle.filter(|_| is_next && update.seq > peer.stream.head()) {
-                    peer.stream.push(update.seq, handle);
-                }
-            } else if is_news && let Some(recovery) = &mut self.recovery {
-                recovery.recovered = recovery.recovered.max(update.seq);
-            }
-            if let (Some(mentioned), Some(handle)) = (link.copying.get_mut(&origin), handle) {
-                mentioned.insert(handle);
+            let Some(origin) = origin else {
+                ahead.clear();
+                continue;
+            };
+            ahead.iter().for_each(|(.., place)| self.node.keyspace.prefetch_entry(*place));
+            ahead.iter().for_each(|(.., place)| self.node.keyspace.prefetch_counter(*place));
+            for (update, name, _) in ahead.drain(..) {
+                is_intelligible &= self.apply_next(link, origin, &names[name], update, header, is_next);
             }
         }
         if let Some(origin) = origin.filter(|_| header.full_copy.ends)
@@ -192,6 +178,51 @@ impl Cluster {
             self.drop_unmentioned(origin, &mentioned, header.to);
         }
         Ok(is_intelligible)
+    }
+
+    /// Merges one update and notes what follows. `is_next`: it belongs at the end of what is remembered of that stream. False if
+    /// it could not be understood.
+    fn apply_next(
+        &mut self,
+        link: &mut Link,
+        origin: MemberIndex,
+        name: &[u8],
+        mut update: Update<'_>,
+        header: &Header,
+        is_next: bool,
+    ) -> bool {
+        link.carried.updates_received += 1;
+        if let Some(record) = &mut update.record {
+            self.translate(record, link);
+            self.node.keyspace.note_generation(record.generation);
+        }
+        if let Era::Is(generation) = update.era {
+            self.node.keyspace.note_generation(generation);
+        }
+        update.taken_over.retain_mut(|taken| match self.index_behind(link, taken.member) {
+            Some(ours) => {
+                taken.member = ours;
+                true
+            }
+            None => false,
+        });
+        let (applied, handle) = self.apply(link, origin, name, &update, header);
+        let is_news = applied == Applied::Advanced;
+        if let Some(peer) = self.peers.get_mut(&origin) {
+            if is_news {
+                peer.ahead = peer.ahead.max(update.seq);
+            }
+            // Also what was known: it may have come by a walk, which leaves nothing in the ring.
+            if let Some(handle) = handle.filter(|_| is_next && update.seq > peer.stream.head()) {
+                peer.stream.push(update.seq, handle);
+            }
+        } else if is_news && let Some(recovery) = &mut self.recovery {
+            recovery.recovered = recovery.recovered.max(update.seq);
+        }
+        if let (Some(mentioned), Some(handle)) = (link.copying.get_mut(&origin), handle) {
+            mentioned.insert(handle);
+        }
+        applied != Applied::Unintelligible
     }
 
     /// Merges one update.
@@ -345,12 +376,7 @@ impl Cluster {
 
     /// After a copy of everything: shards of that owner that were not mentioned are no more, so zero. Of our own, those of former
     /// lives that the peer had: it has removed the counter since, with our consent, which our disk does not know of.
-    fn drop_unmentioned(
-        &mut self,
-        origin: MemberIndex,
-        mentioned: &std::collections::BTreeSet<Handle>,
-        to: Seq,
-    ) {
+    fn drop_unmentioned(&mut self, origin: MemberIndex, mentioned: &HandleSet, to: Seq) {
         let now = self.now.monotonic;
         let life = self.life;
         let is_old = |seq: Seq| seq != Seq::ZERO && seq <= to && seq.incarnation < life;
@@ -362,7 +388,7 @@ impl Cluster {
                     MemberIndex::SELF => is_old(full.seq),
                     peer => full.peer(peer).is_some_and(|shard| shard.seq() <= to),
                 });
-                if is_gone && !mentioned.contains(&handle) {
+                if is_gone && !mentioned.contains(handle) {
                     gone.push(handle);
                 }
             });

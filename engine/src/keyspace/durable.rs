@@ -149,6 +149,7 @@ impl Keyspace {
             let super::Stripe { counters, lists, .. } = &mut *stripe;
             let counter = counters.get_mut(index).expect("found or just inserted");
             lists.note_zero(counter, index, now);
+            self.zeros.note(place.stripe);
         }
         Ok(isize::from(!is_hidden) - isize::from(was))
     }

@@ -48,7 +48,7 @@ impl Keyspace {
     /// `floor`, in which nobody can have observed anything of it.
     pub(crate) fn collect_zeros(&self, now: Micros, mut judge: impl FnMut(Handle, &Counter) -> Fate) {
         let mut highest = self.floor();
-        for number in 0..STRIPES {
+        for number in self.zeros.take_stripes() {
             let mut stripe = self.lock(number);
             let stripe = &mut *stripe;
             while let Some(&(due, index)) = stripe.lists.zeros.front()
@@ -74,6 +74,9 @@ impl Keyspace {
                     self.len.fetch_sub(1, Ordering::Relaxed);
                 }
                 stripe.lists.note_zero(counter, index, now);
+            }
+            if !stripe.lists.zeros.is_empty() {
+                self.zeros.note(number);
             }
         }
         *self.floor.write() = highest;

@@ -358,25 +358,19 @@ impl Driver {
         loop {
             poll_fn(|cx| {
                 self.wake.waker.register(cx.waker());
-                let deadline = self.cluster.borrow().deadline();
-                let left = deadline.since(self.now().monotonic);
-                if left == Micros(0) {
-                    return Poll::Ready(());
-                }
-                let is_waiting = self.wake.is_given.load(Ordering::Acquire);
-                if is_waiting && next_wake <= tokio::time::Instant::now() {
-                    return Poll::Ready(());
-                }
-                // A deadline that never comes is still looked at once an hour.
-                let until = tokio::time::Instant::now()
-                    + Duration::from_micros(left.0).min(Duration::from_secs(3_600));
-                sleep.as_mut().reset(if is_waiting { until.min(next_wake) } else { until });
-                match sleep.as_mut().poll(cx) {
-                    Poll::Ready(()) => {
-                        cx.waker().wake_by_ref();
-                        Poll::Pending
+                loop {
+                    let left = self.cluster.borrow().deadline().since(self.now().monotonic);
+                    let is_waiting = self.wake.is_given.load(Ordering::Acquire);
+                    let now = tokio::time::Instant::now();
+                    if left == Micros(0) || is_waiting && next_wake <= now {
+                        return Poll::Ready(());
                     }
-                    Poll::Pending => Poll::Pending,
+                    // A deadline that never comes is still looked at once an hour.
+                    let until = now + Duration::from_micros(left.0).min(Duration::from_secs(3_600));
+                    sleep.as_mut().reset(if is_waiting { until.min(next_wake) } else { until });
+                    if sleep.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
                 }
             })
             .await;
@@ -384,7 +378,10 @@ impl Driver {
                 next_wake = tokio::time::Instant::now() + WAKE_PAUSE;
             }
             self.feed(Input::Timer);
-            tokio::task::yield_now().await;
+            if self.cluster.borrow().deadline() <= self.now().monotonic {
+                // The links have their turn first.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
