@@ -300,7 +300,7 @@ impl Counter {
                 Cow::Owned(subtracted)
             }
             Side::Full(full) => {
-                full.joined_subtractions().map_or(Cow::Borrowed(&full.subtracted), Cow::Owned)
+                full.joined_subtractions(self.own()).map_or(Cow::Borrowed(&full.subtracted), Cow::Owned)
             }
         }
     }
@@ -322,6 +322,7 @@ impl Counter {
             subtracted,
             inheritance,
             since_start,
+            since_base,
             peers,
             ..
         } = state;
@@ -358,11 +359,8 @@ impl Counter {
                     inheritance,
                     is_restated: is_unpublished,
                     since_start: since_start.map(|earlier| {
-                        let counted = recovery::counted_in(&earlier);
-                        let value = Value::saturating_from_units(own.units().saturating_sub(counted));
-                        let base = Stated { member: MemberIndex::SELF, generation, seq, value };
-                        let begun = SinceStart::from_state(base, subtracted.clone());
-                        Box::new(SinceStart { earlier, ..begun })
+                        let stated = Stated { member: MemberIndex::SELF, generation, seq, value: own };
+                        Box::new(SinceStart::from_disk(earlier, since_base, stated, &subtracted))
                     }),
                     subtracted,
                     peers,

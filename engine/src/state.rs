@@ -18,6 +18,7 @@
 //! | inherited | count, then each: node, generation, seq, value, counts (signed units), told (seq) | INHERITED: shards of departed members within the own one |
 //! | subtracted from those | of each: what before it was inherited, and what since; both: count, then each: generation, signed units | INHERITED_SUBTRACTED: in the same order |
 //! | counted since the start | count, then each: incarnation, signed units | SINCE_START: the own shard was being recovered from peers |
+//! | what it was counted on | generation, value, count of subtractions before it, then what the SET in force has seen of what was counted: count (at most one), then generation, signed units | SINCE_BASE: a SET of this start has restated it |
 //! | peers' shards | count, then each as below | PEERS |
 //!
 //! | field of a peer's shard | type | when |
@@ -77,7 +78,9 @@ mod flag {
     pub(super) const INHERITED_SUBTRACTED: u32 = 8192;
     /// What was published last of the own shard was zero, exactly (files of before there was this flag never say so).
     pub(super) const PUBLISHED_ZERO: u32 = 16_384;
-    pub(super) const ALL: u32 = 32_767;
+    /// What was counted since the start is beside another state than what the own value leaves.
+    pub(super) const SINCE_BASE: u32 = 32_768;
+    pub(super) const ALL: u32 = 65_535;
 }
 
 /// Flags of a peer's shard.
@@ -120,7 +123,20 @@ pub(crate) struct State {
     pub(crate) inheritance: Inheritance,
     /// By incarnation.
     pub(crate) since_start: Option<Vec<(u32, i128)>>,
+    /// If that is not beside what the own shard is without it.
+    pub(crate) since_base: Option<SinceBase>,
     pub(crate) peers: Vec<PeerShard>,
+}
+
+/// The state of an own shard that a peer may still correct, where a SET of this start has restated it since. Its seq is the own one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SinceBase {
+    pub(crate) generation: Generation,
+    pub(crate) value: Value,
+    /// How many of the subtractions were made before.
+    pub(crate) subtractions: usize,
+    /// What the SET in force has seen of what was counted since, and the generation that it left.
+    pub(crate) seen: Option<(Generation, i128)>,
 }
 
 /// From this node's index of a member to its number on disk; `None` if nobody stands behind the index any more.
@@ -171,6 +187,7 @@ pub(crate) fn encode(
             (!full.inheritance().is_empty(), flag::INHERITED),
             (full.inheritance().has_subtractions(), flag::INHERITED_SUBTRACTED),
             (full.since_start().is_some(), flag::SINCE_START),
+            (full.since_base(own).is_some(), flag::SINCE_BASE),
             (!full.peers().is_empty(), flag::PEERS),
         ];
         flags |= marks.iter().map(|&(has, flag)| if has { flag } else { 0 }).sum::<u32>();
@@ -205,11 +222,19 @@ pub(crate) fn encode(
     let Some(full) = full else { return };
     put_inheritance(full.inheritance(), numbers, out);
     if let Some(since) = full.since_start() {
-        let now = (since.unseen() != 0).then_some((at.incarnation, since.unseen()));
+        let base = full.since_base(own);
+        let counted = if base.is_some() { since.counted } else { since.unseen() };
+        let now = (counted != 0).then_some((at.incarnation, counted));
         out.put_unsigned((since.earlier.len() + usize::from(now.is_some())) as u128);
         for (incarnation, units) in since.earlier.iter().copied().chain(now) {
             out.put_unsigned(incarnation.into());
             out.put_signed(units);
+        }
+        if let Some(SinceBase { generation, value, subtractions, seen }) = base {
+            out.put_generation(generation);
+            out.put_value(value);
+            out.put_unsigned(subtractions as u128);
+            out.put_subtractions(&Subtractions(seen.into_iter().collect()));
         }
     }
     if flags & flag::PEERS != 0 {
@@ -349,6 +374,14 @@ pub(crate) fn decode(bytes: &[u8], members: &impl Member) -> Decoded<State> {
             since.push((incarnation, reader.signed("counted since the start")?));
         }
         state.since_start = Some(since);
+    }
+    if has(flag::SINCE_BASE) {
+        state.since_base = Some(SinceBase {
+            generation: reader.generation("what was counted on")?,
+            value: reader.value("what was counted on")?,
+            subtractions: read_count(&mut reader, state.subtracted.0.len(), "subtractions before")?,
+            seen: reader.subtractions(1)?.0.pop(),
+        });
     }
     if has(flag::PEERS) {
         for _ in 0..read_count(&mut reader, MAX_MEMBERS, "peers' shards")? {

@@ -107,6 +107,7 @@ impl Cluster {
             self.note_as_of(member, heartbeat.sent, as_of(heartbeat.as_of_age));
             if let Some(peer) = self.peers.get_mut(&member).filter(|_| heartbeat.is_vouching()) {
                 peer.whole_life = peer.whole_life.max(heartbeat.sent.incarnation);
+                peer.note_whole();
             }
         }
         if self.recovery.is_some() {
@@ -294,7 +295,7 @@ impl Cluster {
                 .max();
             let has = |id: &LinkId| self.links.get(id).and_then(Link::member).map_or(Seq::ZERO, holds);
             let relayed = relay.map_or(Seq::ZERO, |relay| has(&relay.link));
-            let is_former = |seq: Seq| seq != Seq::ZERO && seq.incarnation < head.incarnation;
+            let is_former = |seq: Seq| seq != Seq::ZERO && self.peers[&origin].is_former(seq);
             let lacks_former = self.lacks_former_lives(origin);
             let mut with_former = self.link_of.iter().filter(|(member, _)| is_former(holds(**member)));
             if lacks_former && let Some((_, &former)) = with_former.find(|(_, id)| usable(id)) {

@@ -309,6 +309,7 @@ impl Cluster {
             for (member, peer) in &mut cluster.peers {
                 peer.ahead = kept.ahead.get(member).copied().unwrap_or_default();
                 peer.whole_life = kept.facts.whole.get(member).copied().unwrap_or_default();
+                peer.note_whole();
             }
         }
         // What was removed before the start is not known any more.

@@ -40,6 +40,8 @@ pub(super) struct Peer {
     pub(super) anew_since: Option<Micros>,
     /// The last of its lives in which it has vouched for what it says: it had all of its own shards back.
     pub(super) whole_life: u32,
+    /// What it had published up to here, in all of its lives, was applied here once: what is not here of that any more was removed.
+    pub(super) whole_until: Seq,
     /// In its last heartbeat, what it has of others; those that departed and left nothing there are not mentioned.
     pub(super) holds: BTreeMap<MemberIndex, Seq>,
     /// In its last heartbeat, what it has of others beyond that (see `ahead`).
@@ -61,6 +63,19 @@ impl Peer {
     /// Whether, in the life that we have of it, it had got back what it had counted in those before.
     pub(super) fn is_whole(&self) -> bool {
         self.stream.head().incarnation <= self.whole_life
+    }
+
+    /// Its stream has been applied further, or it has vouched for that life: see `whole_until`.
+    pub(super) fn note_whole(&mut self) {
+        let head = self.stream.head();
+        if head.incarnation == self.whole_life {
+            self.whole_until = head.max(self.whole_until);
+        }
+    }
+
+    /// Whether a number is of a life before the one that we have of it, and what was published there may never have been here.
+    pub(super) fn is_former(&self, seq: Seq) -> bool {
+        seq.incarnation < self.stream.head().incarnation && seq > self.whole_until
     }
 
     /// For others: see `ahead`; zero if it is not.

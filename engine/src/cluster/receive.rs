@@ -235,7 +235,8 @@ impl Cluster {
         header: &Header,
     ) -> (Applied, Option<Handle>) {
         let now = self.now.monotonic;
-        let head = self.peers.get(&origin).map_or(Seq::ZERO, |peer| peer.stream.head());
+        let peer = self.peers.get(&origin);
+        let head = peer.map_or(Seq::ZERO, |peer| peer.stream.head());
         let cause = if origin == MemberIndex::SELF { Cause::Recovery } else { Cause::Publication };
         let moving = update.moving.map(|line| {
             let moment = (header.stamp.0 as i64).saturating_sub(line.age);
@@ -257,7 +258,8 @@ impl Cluster {
         let result = self.node.keyspace.update_named(name, now, true, cause, |counter| {
             let copy =
                 counter.full().and_then(|full| full.peers().iter().find(|peer| peer.member() == origin));
-            let is_former = || update.seq.incarnation < head.incarnation && self.lacks_former_lives(origin);
+            let is_former =
+                || peer.is_some_and(|peer| peer.is_former(update.seq)) && self.lacks_former_lives(origin);
             let is_stale =
                 origin != MemberIndex::SELF && copy.is_none() && update.seq <= head && !is_former();
             if is_stale && self.planted != Some(Planted::ZeroComesBack) {
@@ -372,6 +374,7 @@ impl Cluster {
             // What came of former lives is not in the ring.
             peer.stream.restart_at(peer.stream.head());
         }
+        peer.note_whole();
     }
 
     /// After a copy of everything: shards of that owner that were not mentioned are no more, so zero. Of our own, those of former

@@ -5,6 +5,7 @@ use super::{Counter, Full};
 use crate::generation::{Observed, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::prediction::Track;
+use crate::state::SinceBase;
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -38,6 +39,25 @@ impl SinceStart {
     pub(super) fn from_state(base: Stated, base_subtracted: Subtractions) -> SinceStart {
         let former = base_subtracted.0.len();
         SinceStart { subtractions: former, former, base, base_subtracted, ..SinceStart::default() }
+    }
+
+    /// As the disk has kept it; `own` is in which state the own shard is, from which `subtracted` has been subtracted.
+    pub(super) fn from_disk(
+        earlier: Vec<(u32, i128)>,
+        kept: Option<SinceBase>,
+        own: Stated,
+        subtracted: &Subtractions,
+    ) -> SinceStart {
+        let Some(SinceBase { generation, value, subtractions, seen }) = kept else {
+            let value = Value::saturating_from_units(own.value.units().saturating_sub(counted_in(&earlier)));
+            return SinceStart {
+                earlier,
+                ..SinceStart::from_state(Stated { value, ..own }, subtracted.clone())
+            };
+        };
+        let before = Subtractions(subtracted.0.iter().take(subtractions).copied().collect());
+        let base = Stated { generation, value, ..own };
+        SinceStart { earlier, seen, ..SinceStart::from_state(base, before) }
     }
 
     /// What a copy published in that incarnation does not hold, as the SET in force leaves it.
@@ -322,9 +342,29 @@ impl Full {
         subtracted
     }
 
-    /// What is to be kept of it on disk.
-    pub(super) fn joined_subtractions(&self) -> Option<Subtractions> {
-        self.since_start.as_ref()?.seen.map(|seen| self.subtracted_with(seen))
+    /// What is to be kept of the subtractions on disk, if that is not what they are: where the state that a peer may still correct is
+    /// not kept by itself, what a SET of this start has seen is one of them.
+    pub(super) fn joined_subtractions(&self, own: Value) -> Option<Subtractions> {
+        let seen = self.since_start.as_ref()?.seen?;
+        self.since_base(own).is_none().then(|| self.subtracted_with(seen))
+    }
+
+    /// The state that a peer may still correct, if nothing was published since the start and it does not follow from what the own
+    /// shard is, `own`, and what was counted since.
+    pub(crate) fn since_base(&self, own: Value) -> Option<SinceBase> {
+        let since = self.since_start.as_deref().filter(|since| since.base.seq == self.seq)?;
+        let Stated { generation, value, .. } = since.base;
+        let subtractions = since.base_subtracted.0.len();
+        let follows = generation == self.generation
+            && value == Value::saturating_from_units(own.units().saturating_sub(since.all()))
+            && subtractions == self.subtracted.0.len()
+            && since.seen.is_none();
+        (!follows && subtractions <= self.subtracted.0.len()).then_some(SinceBase {
+            generation,
+            value,
+            subtractions,
+            seen: since.seen,
+        })
     }
 
     /// Another SET is in force: what one of this start had seen is counted again.
@@ -356,6 +396,7 @@ mod tests {
     use crate::counter::{OwnStream, PrecisionId};
     use crate::generation::{Observed, Record};
     use crate::shard::Horizons;
+    use crate::state;
 
     const NOW: Micros = Micros(1);
 
@@ -626,6 +667,57 @@ mod tests {
         assert_eq!(own(&counter), "30", "the own SET has not seen it");
         counter.learn(record(6, &[(Generation::ZERO, seq(1, 3), 30)]), Seq::ZERO);
         assert_eq!(own(&counter), "0");
+    }
+
+    /// What the disk would have of it is all that is left.
+    fn crash(counter: &mut Counter, incarnation: u32) {
+        struct Nobody;
+        impl state::Number for Nobody {
+            fn number(&mut self, _: MemberIndex) -> Option<u16> {
+                Some(0)
+            }
+        }
+        impl state::Member for Nobody {
+            fn member(&self, _: u16) -> Option<MemberIndex> {
+                Some(MemberIndex::SELF)
+            }
+        }
+        let (mut bytes, horizons) = (Vec::new(), Horizons::default());
+        let at = state::At { now: NOW, horizons: &horizons, incarnation };
+        state::encode(counter, None, at, &mut Nobody, &mut bytes);
+        *counter = Counter::new(b"a", PrecisionId(0));
+        counter.restore(state::decode(&bytes, &Nobody).unwrap());
+        let own = counter.own().units();
+        counter.make_full().begin_recovery(own, 0);
+    }
+
+    #[test]
+    fn what_a_set_of_a_start_that_crashed_too_had_seen_is_not_counted_again() {
+        for (is_published, another_wins, left) in
+            [(false, false, "4"), (true, false, "4"), (false, true, "9"), (true, true, "9")]
+        {
+            let mut counter = Counter::new(b"a", PrecisionId(0));
+            add(&mut counter, 10);
+            publish(&mut counter, 1);
+            crash(&mut counter, 1);
+            // The second life counts 5, SETs to zero, and counts 3, before anybody has handed back an 11th of the first.
+            add(&mut counter, 5);
+            set(&mut counter, 1);
+            add(&mut counter, 3);
+            crash(&mut counter, 2);
+            assert_eq!(own(&counter), "3");
+            if is_published {
+                publish(&mut counter, 3);
+            }
+            let life = if is_published { 3 } else { Counter::NO_LIFE };
+            assert!(counter.recover(copy(Generation::ZERO, seq(1, 2), 11), life, NOW));
+            if another_wins {
+                // By somebody who had seen those 11, and knew nothing of the one of the second life, nor what that had counted.
+                counter.learn(record(2, &[(Generation::ZERO, seq(1, 2), 11)]), Seq::ZERO);
+                add(&mut counter, 1);
+            }
+            assert_eq!(own(&counter), left, "published: {is_published}, another wins: {another_wins}");
+        }
     }
 
     #[test]

@@ -86,7 +86,8 @@ prop_compose! {
         own in value(), more in 0u8..3, precision in option::of(0u32..1_000), seq in seq(),
         own_generation in option::of(generation()), record in option::of(record()), record_seq in seq(),
         is_unpublished: bool, has_published_zero: bool, subtracted in vec((generation(), any::<i128>()), 0..3),
-        since_start in option::of(vec((any::<u32>(), any::<i128>()), 0..3)), inherited in vec(inherited(), 0..3), peers in vec((peer(), option::of(generation()), vec((generation(), any::<i128>()), 0..3)), 0..4),
+        since_start in option::of(vec((any::<u32>(), any::<i128>()), 0..3)),
+        since_base in option::of((generation(), value(), generation(), any::<i128>())), inherited in vec(inherited(), 0..3), peers in vec((peer(), option::of(generation()), vec((generation(), any::<i128>()), 0..3)), 0..4),
     ) -> State {
         let record_generation = record.as_ref().map_or(Generation::ZERO, |record| record.generation);
         let mut peers = peers;
@@ -96,6 +97,9 @@ prop_compose! {
             peer.base_on(Basis { generation, subtracted }, record.as_ref());
         }
         let peers = peers.into_iter().map(|(peer, _, _)| peer);
+        let since_base = since_base.filter(|_| since_start.is_some()).map(|(generation, value, left, seen)| {
+            SinceBase { generation, value, subtractions: subtracted.len() / 2, seen: Some((left, seen)) }
+        });
         State {
             own,
             decimals: (own.decimals() + more).min(Value::DECIMALS),
@@ -109,6 +113,7 @@ prop_compose! {
             subtracted: Subtractions(subtracted),
             inheritance: inherited.into_iter().collect(),
             since_start,
+            since_base,
             peers: peers.collect(),
         }
     }
@@ -197,10 +202,25 @@ fn the_bytes_of_version_1_are_read_for_ever() {
         subtracted: Subtractions(vec![(older, -3)]),
         inheritance: [inherited(Subtractions::default(), Subtractions::default())].into_iter().collect(),
         since_start: Some(vec![(3, 1)]),
+        since_base: None,
         peers: vec![moving, resting],
     };
     let zero_published = State { seq: seq_of(1, 1), has_published_zero: true, ..State::default() };
+    let set_while_recovering = State {
+        seq: seq_of(1, 1),
+        generation: older,
+        subtracted: Subtractions(vec![(Generation::ZERO, 4)]),
+        since_start: Some(vec![(3, 1)]),
+        since_base: Some(SinceBase {
+            generation: Generation::ZERO,
+            value: parse("2"),
+            subtractions: 0,
+            seen: Some((Generation::ZERO, 1)),
+        }),
+        ..State::default()
+    };
     for (state, hex) in [
+        (set_while_recovering, "01a4980200000101010101000008010302000000040001000002"),
         (zero_published, "0184800100000101"),
         (only_counted, "01000054"),
         (was_set, "010b011d03023525ac0202000e"),
@@ -252,7 +272,7 @@ fn a_line_written_at_two_moments_is_the_same_shard_and_stands_where_it_held_last
 
 #[test]
 fn a_later_version_or_an_unknown_flag_is_named_as_such() {
-    for bytes in [&[2, 0, 0, 0][..], &[1, 0x80, 0x80, 2, 0, 0]] {
+    for bytes in [&[2, 0, 0, 0][..], &[1, 0x80, 0x80, 4, 0, 0]] {
         assert_eq!(decode(bytes, &Doubled).unwrap_err().what, NEWER);
     }
 }
