@@ -68,6 +68,8 @@ pub struct Seq {
 impl Seq {
     /// Before every publication.
     pub const ZERO: Seq = Seq { incarnation: 0, n: 0 };
+    /// After every publication.
+    pub(crate) const MAX: Seq = Seq { incarnation: u32::MAX, n: u64::MAX };
 }
 
 /// A SET's era: a hybrid logical clock (Kulkarni et al. 2014) and, between equal clocks, the author.

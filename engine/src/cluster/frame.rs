@@ -208,6 +208,8 @@ pub(crate) struct Digest {
     pub(crate) is_buried: bool,
     /// In the life that `applied` is of it had got back what it had counted in those before.
     pub(crate) is_whole: bool,
+    /// If it had not: all that it had published in those before was here once, up to here.
+    pub(crate) whole_until: Seq,
 }
 
 /// Ages on the wire are cut here: an hour.
@@ -233,6 +235,7 @@ impl Digest {
             is_departed: true,
             is_buried: false,
             is_whole: false,
+            whole_until: Seq::ZERO,
         }
     }
 }
@@ -262,16 +265,21 @@ impl Heartbeat {
         frame.put_unsigned(self.digests.len() as u128);
         for digest in &self.digests {
             let is_ahead = digest.ahead != Seq::ZERO;
+            let was_whole = digest.whole_until != Seq::ZERO;
             let flags = u32::from(digest.has_link)
                 | u32::from(digest.is_departed) << 1
                 | u32::from(digest.is_buried) << 2
                 | u32::from(digest.is_whole) << 3
-                | u32::from(is_ahead) << 4;
-            let member = u32::from(digest.member.0) << 5 | flags;
+                | u32::from(is_ahead) << 4
+                | u32::from(was_whole) << 5;
+            let member = u32::from(digest.member.0) << 6 | flags;
             frame.put_unsigned(member.into());
             frame.put_seq(digest.applied);
             if is_ahead {
                 frame.put_seq(digest.ahead);
+            }
+            if was_whole {
+                frame.put_seq(digest.whole_until);
             }
             if !digest.is_departed {
                 let newer = i128::from(digest.evidence.0) - i128::from(digest.applied.incarnation);
@@ -298,10 +306,11 @@ impl Heartbeat {
         let mut digests = Vec::new();
         for _ in 0..count {
             let member: u32 = reader.number("digest")?;
-            let index = u16::try_from(member >> 5).map_err(|_| DecodeError { what: "digest" })?;
+            let index = u16::try_from(member >> 6).map_err(|_| DecodeError { what: "digest" })?;
             let applied = reader.seq("digest")?;
             let mut digest = Digest {
                 ahead: if member & 16 != 0 { reader.seq("digest")? } else { Seq::ZERO },
+                whole_until: if member & 32 != 0 { reader.seq("digest")? } else { Seq::ZERO },
                 has_link: member & 1 != 0,
                 is_departed: member & 2 != 0,
                 is_buried: member & 4 != 0,
@@ -345,8 +354,9 @@ mod tests {
         let read = |as_of: Micros, now: Micros| {
             let digest = Digest::of_departed(MemberIndex(3), Seq { incarnation: 2, n: 7 });
             let ahead = if as_of == Micros(0) { Seq { incarnation: 2, n: 11 } } else { Seq::ZERO };
+            let (whole_until, as_of_age) = (ahead, now.since(as_of));
             let digest =
-                Digest { ahead, is_departed: false, is_whole: true, as_of_age: now.since(as_of), ..digest };
+                Digest { ahead, is_departed: false, is_whole: true, whole_until, as_of_age, ..digest };
             let heartbeat = Heartbeat {
                 stamp: now,
                 echo: Micros(5),
@@ -365,8 +375,8 @@ mod tests {
             assert_eq!(read.given_up, ahead);
             let digest = read.digests[0];
             assert_eq!(
-                (digest.member, digest.is_whole, digest.as_of_age, digest.ahead),
-                (MemberIndex(3), true, read.as_of_age, ahead)
+                (digest.member, digest.is_whole, digest.as_of_age, digest.ahead, digest.whole_until),
+                (MemberIndex(3), true, read.as_of_age, ahead, ahead)
             );
             read
         };

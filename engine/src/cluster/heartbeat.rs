@@ -74,6 +74,7 @@ impl Cluster {
                 is_departed: !self.members.index_of_live(member),
                 is_buried: false,
                 is_whole: peer.is_whole(),
+                whole_until: peer.told_whole(),
             }
         };
         let theirs = self.peers.get(&to).map(|peer| &peer.holds);
@@ -126,7 +127,7 @@ impl Cluster {
         if let Some(peer) = self.peers.get_mut(&member) {
             (peer.holds, peer.has_buried) = (BTreeMap::new(), BTreeSet::new());
             peer.answered = peer.answered.max(heartbeat.echo);
-            (peer.holds_ahead, peer.has_whole) = (BTreeMap::new(), BTreeSet::new());
+            (peer.holds_ahead, peer.has_whole) = (BTreeMap::new(), BTreeMap::new());
         }
         for digest in &heartbeat.digests {
             let Some(about) = self.note_digest(id, digest) else { continue };
@@ -143,9 +144,7 @@ impl Cluster {
                     true => peer.has_buried.insert(about),
                     false => peer.has_buried.remove(&about),
                 };
-                if digest.is_whole {
-                    peer.has_whole.insert(about);
-                }
+                peer.has_whole.insert(about, if digest.is_whole { Seq::MAX } else { digest.whole_until });
             }
             // Of one that was removed nobody tells when it was heard.
             if about == member || digest.is_departed || self.members.announced(about).is_none() {
@@ -297,10 +296,16 @@ impl Cluster {
             let relayed = relay.map_or(Seq::ZERO, |relay| has(&relay.link));
             let is_former = |seq: Seq| seq != Seq::ZERO && self.peers[&origin].is_former(seq);
             let lacks_former = self.lacks_former_lives(origin);
-            let mut with_former = self.link_of.iter().filter(|(member, _)| is_former(holds(**member)));
+            let has_former = |member: MemberIndex| {
+                let (applied, ahead) =
+                    self.peers.get(&member).map(|peer| peer.holds_of(origin)).unwrap_or_default();
+                is_former(applied) || is_former(ahead)
+            };
+            let mut with_former = self.link_of.iter().filter(|(member, _)| has_former(**member));
             if lacks_former && let Some((_, &former)) = with_former.find(|(_, id)| usable(id)) {
+                let relayer = relay.and_then(|relay| self.links.get(&relay.link)).and_then(Link::member);
                 match relay {
-                    Some(_) if is_former(relayed) => {}
+                    Some(_) if relayer.is_some_and(has_former) => {}
                     Some(relay) => self.end_relay(relay.link, origin),
                     None => self.take_from(former, origin, Seq::ZERO),
                 }
@@ -382,16 +387,15 @@ impl Cluster {
     /// from us.
     pub(super) fn must_wait(&self, origin: MemberIndex, seq: Seq, link: &Link) -> bool {
         let Some(peer) = self.peers.get(&origin) else { return false };
-        let head = peer.stream.head();
+        let (head, held) = (peer.stream.head(), peer.last_held());
         let has_patience =
             peer.anew_since.is_none_or(|since| self.now.monotonic.since(since) < ANEW_PATIENCE);
         let is_to_come = self.members.index_of_live(origin) || {
             let theirs = link.member().and_then(|member| self.peers.get(&member));
             let is_taken =
                 link.outgoing.get(&origin).is_some_and(|out| out.walk.is_none() && out.position >= head);
-            theirs.is_some_and(|theirs| !theirs.has_whole.contains(&origin)) && !is_taken
+            theirs.is_some_and(|theirs| !theirs.has_whole(origin, held)) && !is_taken
         };
-        let held = peer.last_held();
         held != Seq::ZERO && seq.incarnation > held.incarnation && has_patience && is_to_come
     }
 

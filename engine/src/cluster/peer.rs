@@ -48,8 +48,8 @@ pub(super) struct Peer {
     pub(super) holds_ahead: BTreeMap<MemberIndex, Seq>,
     /// In its last heartbeat, whom it knows to be removed.
     pub(super) has_buried: BTreeSet<MemberIndex>,
-    /// In its last heartbeat, of whom it has a life with nothing missing: see `is_whole`.
-    pub(super) has_whole: BTreeSet<MemberIndex>,
+    /// In its last heartbeat, up to where nothing of others was ever missing there: see `told_whole`.
+    pub(super) has_whole: BTreeMap<MemberIndex, Seq>,
     /// The moment of our clock at which we had sent the last heartbeat that it had when it sent that one.
     pub(super) answered: Micros,
     /// Since when we know that it has departed, or of what it has left.
@@ -78,6 +78,11 @@ impl Peer {
         seq.incarnation < self.stream.head().incarnation && seq > self.whole_until
     }
 
+    /// For others: see `whole_until`; zero where `is_whole` says more.
+    pub(super) fn told_whole(&self) -> Seq {
+        if self.is_whole() { Seq::ZERO } else { self.whole_until }
+    }
+
     /// For others: see `ahead`; zero if it is not.
     pub(super) fn told_ahead(&self) -> Seq {
         if self.ahead > self.stream.head() { self.ahead } else { Seq::ZERO }
@@ -86,6 +91,12 @@ impl Peer {
     /// For its owner: see `given_up`; zero if that is not beyond what it says now.
     pub(super) fn told_given_up(&self) -> Seq {
         if self.given_up > self.settled { self.given_up } else { Seq::ZERO }
+    }
+
+    /// Whether, by its last heartbeat, it lacks nothing of what the other had published in lives before the one that it has, up
+    /// to there.
+    pub(super) fn has_whole(&self, of: MemberIndex, seq: Seq) -> bool {
+        self.has_whole.get(&of).is_some_and(|until| *until >= seq)
     }
 
     /// In its last heartbeat, what it has of that one: up to where everything, and beyond that.

@@ -219,3 +219,30 @@ fn what_was_published_while_it_was_written_to_disk_is_told_after_a_crash() {
     world.run(Micros::from_secs(6));
     world.agree("GET a", "6");
 }
+
+#[test]
+fn what_was_removed_does_not_come_back_from_a_disk_with_a_former_life_of_one_that_is_gone() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY a 1");
+    world.run(Micros::from_secs(3));
+    let (older, disk) = (world.disk(2), world.disk(0));
+    world.ask(1, "DEL a");
+    world.run(Micros::from_secs(6));
+    world.agree("EXISTS a", ":0|");
+    world.kill(2);
+    world.away.insert(2);
+    // In this life it never has all answers.
+    world.restart_with(0, &disk);
+    world.ask(0, "INCRBY b 5");
+    world.run(Micros::from_secs(6));
+    world.kill(0);
+    world.away.insert(0);
+    world.forget(&[1], 0);
+    world.away.remove(&2);
+    world.restart_with(2, &older);
+    world.run(Micros::from_secs(6));
+    for host in [1, 2] {
+        assert_eq!(world.ask(host, "EXISTS a"), ":0|");
+        assert_eq!(world.ask(host, "GET b"), "5");
+    }
+}
