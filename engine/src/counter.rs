@@ -12,6 +12,7 @@
 
 mod full;
 mod recovery;
+mod since_start;
 mod zero;
 
 use crate::generation::{Observed, Record, Stated, Subtractions};
@@ -25,7 +26,8 @@ use crate::time::Micros;
 use crate::trail::{self, Trail, View};
 use crate::value::{Total, Value, ValueError};
 pub(crate) use recovery::KeptCopy;
-use recovery::SinceStart;
+pub(crate) use since_start::Seen;
+use since_start::SinceStart;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::num::NonZeroU8;
@@ -476,7 +478,7 @@ impl Counter {
         let full = self.make_full();
         // What was counted since the start is in no copy that a peer may still hand back, so it is not seen in one.
         let unpublished = full.since_start.as_deref().filter(|since| since.base.seq == full.seq);
-        let (apart, counted) = unpublished.map_or((0, 0), |since| (since.beyond(0), since.all()));
+        let (apart, counted) = unpublished.map_or((0, 0), |since| (since.apart(), since.all()));
         let left = full.generation;
         match unpublished.map(|since| since.base).filter(|base| base.seq != Seq::ZERO) {
             // Of what it has from a life before, all is seen; said as that life has stated it, as later copies of it are.

@@ -18,7 +18,7 @@
 //! | inherited | count, then each: node, generation, seq, value, counts (signed units), told (seq) | INHERITED: shards of departed members within the own one |
 //! | subtracted from those | of each: what before it was inherited, and what since; both: count, then each: generation, signed units | INHERITED_SUBTRACTED: in the same order |
 //! | counted since the start | count, then each: incarnation, signed units | SINCE_START: the own shard was being recovered from peers |
-//! | what it was counted on | generation, value, count of subtractions before it, then what the SET in force has seen of what was counted: count (at most one), then generation, signed units | SINCE_BASE: a SET of this start has restated it |
+//! | what it was counted on | generation, value, count of subtractions before it, then what the SET in force has seen of what was counted: count (at most one), then incarnation, generation left, signed units | SINCE_BASE: a SET of this start has restated it |
 //! | peers' shards | count, then each as below | PEERS |
 //!
 //! | field of a peer's shard | type | when |
@@ -43,7 +43,7 @@
 //! Lacks on purpose: what only the running node needs (tracks, deadlines, subscribers).
 
 use crate::cluster::wire::{DecodeError, Decoded, Put, Reader};
-use crate::counter::Counter;
+use crate::counter::{Counter, Seen};
 use crate::generation::{MAX_SUBTRACTIONS, Observed, Record, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::precision::Precision;
@@ -135,8 +135,8 @@ pub(crate) struct SinceBase {
     pub(crate) value: Value,
     /// How many of the subtractions were made before.
     pub(crate) subtractions: usize,
-    /// What the SET in force has seen of what was counted since, and the generation that it left.
-    pub(crate) seen: Option<(Generation, i128)>,
+    /// What the SET in force has seen of what was counted since.
+    pub(crate) seen: Option<Seen>,
 }
 
 /// From this node's index of a member to its number on disk; `None` if nobody stands behind the index any more.
@@ -223,10 +223,9 @@ pub(crate) fn encode(
     put_inheritance(full.inheritance(), numbers, out);
     if let Some(since) = full.since_start() {
         let base = full.since_base(own);
-        let counted = if base.is_some() { since.counted } else { since.unseen() };
-        let now = (counted != 0).then_some((at.incarnation, counted));
-        out.put_unsigned((since.earlier.len() + usize::from(now.is_some())) as u128);
-        for (incarnation, units) in since.earlier.iter().copied().chain(now) {
+        let kept = since.kept(at.incarnation, base.is_some());
+        out.put_unsigned(kept.len() as u128);
+        for (incarnation, units) in kept {
             out.put_unsigned(incarnation.into());
             out.put_signed(units);
         }
@@ -234,7 +233,12 @@ pub(crate) fn encode(
             out.put_generation(generation);
             out.put_value(value);
             out.put_unsigned(subtractions as u128);
-            out.put_subtractions(&Subtractions(seen.into_iter().collect()));
+            out.put_unsigned(u128::from(seen.is_some()));
+            if let Some(Seen { life, left, amount, .. }) = seen {
+                out.put_unsigned(if life == Counter::NO_LIFE { at.incarnation } else { life }.into());
+                out.put_generation(left);
+                out.put_signed(amount);
+            }
         }
     }
     if flags & flag::PEERS != 0 {
@@ -380,7 +384,14 @@ pub(crate) fn decode(bytes: &[u8], members: &impl Member) -> Decoded<State> {
             generation: reader.generation("what was counted on")?,
             value: reader.value("what was counted on")?,
             subtractions: read_count(&mut reader, state.subtracted.0.len(), "subtractions before")?,
-            seen: reader.subtractions(1)?.0.pop(),
+            seen: match read_count(&mut reader, 1, "what a SET has seen")? {
+                0 => None,
+                _ => {
+                    let life = reader.number("what a SET has seen")?;
+                    let left = reader.generation("what a SET has seen")?;
+                    Some(Seen::new(life, left, reader.signed("what a SET has seen")?))
+                }
+            },
         });
     }
     if has(flag::PEERS) {

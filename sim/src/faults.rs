@@ -437,7 +437,8 @@ fn note_loss(stage: &mut Stage<'_>, host: usize, has_disk: bool, crash: Crash) {
     let revived = revived.as_deref().filter(|process| process.reset_epoch() == place.epoch);
     left.extend(revived.map(|process| (process, world.local(host))));
     oracle.crashed(place.id, place.epoch, crash, |counter| survivors(&left, clients.name(counter)));
-    // With it may go the last who knew of a DEBUG RESET. Then what it had given up for that is missing from where all stood before.
+    // With it may go the last who knew of a DEBUG RESET. Then what it had given up for that is missing from where all stood before;
+    // otherwise nobody stays there for long.
     for epoch in oracle.epochs_before(place.epoch) {
         let left = living(world, host, epoch);
         oracle.crashed(place.id, epoch, Crash::ForGood, |counter| survivors(&left, clients.name(counter)));

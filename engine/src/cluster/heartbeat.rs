@@ -106,7 +106,8 @@ impl Cluster {
         let as_of = |age: Micros| clock.earliest(heartbeat.stamp, age);
         if heartbeat.is_complete && is_same_epoch {
             self.note_as_of(member, heartbeat.sent, as_of(heartbeat.as_of_age));
-            if let Some(peer) = self.peers.get_mut(&member).filter(|_| heartbeat.is_vouching()) {
+            let has_all = |peer: &&mut Peer| heartbeat.is_vouching() && peer.stream.head() >= heartbeat.sent;
+            if let Some(peer) = self.peers.get_mut(&member).filter(has_all) {
                 peer.whole_life = peer.whole_life.max(heartbeat.sent.incarnation);
                 peer.note_whole();
             }

