@@ -156,9 +156,9 @@ impl Refusal {
 /// Says "I am here", as of when the lines hold, and what the sender has of everybody.
 ///
 /// Body: stamp, echo, hold, flags (1 complete, 2 recovering, 4 given up), as-of age, sent seq, settled seq, floor generation,
-/// given up seq if there is one, count, digests. A digest: index * 32 + flags (1 link, 2 departed, 4 buried, 8 whole,
-/// 16 ahead), applied seq, if ahead that seq; and unless departed: incarnation less that of `applied` (signed), stamp,
-/// heard age, as-of age.
+/// given up seq if there is one, count, digests. A digest: index * 64 + flags (1 link, 2 departed, 4 buried, 8 whole,
+/// 16 ahead, 32 whole until), applied seq, if ahead that seq, if whole until that seq; and unless departed: incarnation less
+/// that of `applied` (signed), stamp, heard age, as-of age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Heartbeat {
     /// The sender's monotonic clock at sending.
