@@ -55,6 +55,8 @@ def ten_thousand_moving_names_cost_at_most_20_bytes_per_update(stage, _options):
     sent = sum(carried(before, after, "bytes-sent").values())
     back = sum(carried(before, after, "bytes-received").values())
     check(updates > MOVING_NAMES, f"{updates} updates are enough to tell")
+    for node in nodes:
+        check("is down" not in node.said(), f"{node} was busy, and has kept its link")
     each = (sent + back) / updates
     seen = f"{each:.2f} bytes per update: {updates} updates, {sent} bytes there and {back} back"
     check(each <= BYTES_PER_UPDATE, seen)

@@ -103,7 +103,7 @@ const UNSEEN_SHARES: [f64; 2] = [0.25, 0.375];
 const UNSEEN_PRICE: u64 = 3;
 
 /// A sloping line may show a write so late: readers see it once the line has come within half a write of it.
-const UNSEEN_MICROS: f64 = 10_000.0;
+const UNSEEN_MICROS: f64 = 5_000.0;
 
 /// A precision of more writes than this is a wish for few updates, so none is early.
 const EARLY_WRITES: f64 = 64.0;
@@ -119,7 +119,7 @@ const STAIR: f64 = 0.75;
 ///
 /// **When.** A line has failed when the shard's deviation from it exceeds the precision. The first change
 /// after rest is published at once whatever its size. And while little of the budget is spent, a write as
-/// large as the precision is published at once if readers would not see it within 10 ms: with the default
+/// large as the precision is published at once if readers would not see it within 5 ms: with the default
 /// precision of 1, who writes a one looks for it on a peer.
 ///
 /// **Pace.** Some counters can't be predicted: a thousand random increments per second leave any line within
@@ -337,10 +337,8 @@ impl Track {
         }
         let spent = self.spent(now, pace);
         let stair = if self.failures >= HOPELESS { self.rhythm.step() * STAIR } else { 0.0 };
-        let mut tolerated = check.unit() * tolerance(spent);
-        if now - self.published < pace.history {
-            tolerated = tolerated.max(stair);
-        }
+        let let_be = if now - self.published < pace.history { stair } else { 0.0 };
+        let tolerated = (check.unit() * tolerance(spent)).max(let_be);
         let has_stopped = !is_write
             && self.rhythm.has_stopped(point.at, self.published > self.moment(self.rhythm.last().at));
         if is_write || !self.is_rehearsed {
@@ -349,7 +347,7 @@ impl Track {
             self.candidates.rehearse(point, limit, check.unit(), has_stopped, &self.rhythm, pace.history);
         }
         let Some(price) = self.price(&check, spent, tolerated) else {
-            return Verdict::Wait { deadline: self.deadline(&check, spent, tolerated) };
+            return Verdict::Wait { deadline: self.deadline(&check, spent, let_be) };
         };
         let mut allowed = self.published + pace.interval;
         if is_write && !is_first && self.rhythm.is_batched() {
@@ -449,7 +447,7 @@ impl Track {
     }
 
     /// When to look again if nothing is published now.
-    fn deadline(&self, check: &Check, spent: f64, tolerated: f64) -> Micros {
+    fn deadline(&self, check: &Check, spent: f64, let_be: f64) -> Micros {
         let settle_at = self.settle_at(check.pace);
         let burst = f64::from(check.pace.burst.max(1));
         if check.is_within() {
@@ -464,13 +462,38 @@ impl Track {
             let earliest = (self.published + check.pace.interval).max(check.now + Micros(1));
             return next.max(earliest).min(settle_at);
         }
-        // The budget refills while the line runs on: where both meet is not worth solving for; half the way to
-        // the nearer of the two is never too late by more than the interval.
-        let refill = (spent - spent_at(check.size() / check.unit())) * burst;
-        let refill = refill.max(0.0) * micros(check.pace.sustained);
-        let drift = micros(self.crossing_after(check.now, check.deviation, tolerated).since(check.now));
-        let wait = (refill.min(drift) * 0.5).max(micros(check.pace.interval)).max(1.0);
-        (check.now + Micros(wait as u64)).min(settle_at)
+        let limit = settle_at.since(check.now);
+        let wait = self.ripe_after(check, let_be, limit).max(check.pace.interval).max(Micros(1));
+        check.now + wait.min(limit)
+    }
+
+    /// When the deviation will be beyond what is tolerated if no write comes, as seen from now: the budget refills while the
+    /// line runs on. Late by a quarter of the interval at most; too soon if the line runs towards the shard, or if a step that is
+    /// `let_be` (units) no longer is. At most `limit`.
+    fn ripe_after(&self, check: &Check, let_be: f64, mut limit: Micros) -> Micros {
+        let pace = check.pace;
+        let slope = self.line.slope;
+        let is_running_away = (check.deviation > 0) != (slope > 0.0);
+        let growth = if is_running_away { slope.abs() } else { 0.0 };
+        if !is_running_away {
+            // By then it is as far beyond the shard as it is behind now. `as` saturates.
+            limit = limit.min(Micros((2.0 * check.size() / slope.abs()) as u64));
+        }
+        if let_be > 0.0 {
+            limit = limit.min((self.published + pace.history).since(check.now));
+        }
+        let is_ripe = |wait: Micros| {
+            let tolerated = check.unit() * tolerance(self.spent(check.now + wait, pace));
+            check.size() + growth * micros(wait) > tolerated.max(let_be)
+        };
+        let (mut early, mut late) = (Micros(0), limit);
+        if is_ripe(late) {
+            while late - early > Micros((pace.interval.0 / 4).max(1)) {
+                let middle = Micros(u64::midpoint(early.0, late.0));
+                if is_ripe(middle) { late = middle } else { early = middle }
+            }
+        }
+        late
     }
 
     /// When the deviation reaches `limit` units if no write comes.
@@ -565,17 +588,6 @@ fn tolerance(spent: f64) -> f64 {
     } else {
         f64::INFINITY
     }
-}
-
-/// The inverse of [`tolerance`] above 1: the share of the budget at which so many precisions are tolerated.
-fn spent_at(precisions: f64) -> f64 {
-    let mut doublings = 0.0;
-    let mut rest = precisions;
-    while rest >= 2.0 && doublings < 8.0 {
-        rest *= 0.5;
-        doublings += 1.0;
-    }
-    (0.5 + (doublings + rest - 1.0) / 16.0).min(1.0)
 }
 
 fn micros(time: Micros) -> f64 {

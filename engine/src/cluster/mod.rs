@@ -338,6 +338,7 @@ impl Cluster {
     /// Takes what has happened; what follows from it comes out of `pop_effect`.
     pub fn handle(&mut self, input: Input<'_>, now: Now) {
         self.now = now;
+        let is_time = matches!(input, Input::Timer);
         match input {
             Input::Dialed { link } => self.greet(link),
             Input::Accepted { link, from } => {
@@ -353,7 +354,7 @@ impl Cluster {
             Input::Closed { link, reason } => self.drop_link(link, reason),
             Input::Timer => {}
         }
-        self.run();
+        self.run(is_time);
     }
 
     /// Says everything exactly before the node goes away: no line is left that nobody keeps. The frames come out as effects.
@@ -406,14 +407,15 @@ impl Cluster {
                 TaskResult::Ok
             }
         };
-        self.run();
+        self.run(false);
         // Whoever is answered sees what became of it.
         self.refresh_view();
         result
     }
 
-    /// Does everything that is due.
-    fn run(&mut self) {
+    /// Does everything that is due; looks at own shards if it `is_time`, since frames that come and go by the hundred must not wait
+    /// for that each time.
+    fn run(&mut self, is_time: bool) {
         let now = self.now.monotonic;
         if self.recovery.as_ref().is_some_and(|recovery| recovery.is_over(now)) {
             self.end_recovery();
@@ -421,17 +423,18 @@ impl Cluster {
         for (target, to) in self.members.dials_due(now) {
             self.dial(target, to);
         }
-        if self.is_publishing() {
+        // What a heartbeat acknowledges must not overtake a SET that was made without it.
+        let is_beating = now >= self.next_heartbeat;
+        if (is_time || is_beating) && self.is_publishing() {
             let node = Arc::clone(&self.node);
-            // What a heartbeat acknowledges must not overtake a SET that was made without it.
-            self.publisher.run(&node, &self.pace, now, now >= self.next_heartbeat);
+            self.publisher.run(&node, &self.pace, now, is_beating);
             for handle in std::mem::take(&mut self.publisher.balanced) {
                 // It is noted among those that read zero.
                 node.keyspace.update_at(handle, Cause::Publication, now, |_| ());
             }
         }
         self.pump_all();
-        if now >= self.next_heartbeat {
+        if is_beating {
             self.next_heartbeat = now + HEARTBEAT;
             self.send_heartbeats();
             self.plan_relays();

@@ -27,8 +27,8 @@
 //! | value | u8 if +32, signed | decimals of the number, then the number without its point |
 //! | slope | f32 | moving: units of 10^-17 per microsecond |
 //! | age | signed | moving: stamp - moment of the line, microseconds |
-//! | error | unsigned | moving, relayed: how far the moment may be off |
-//! | precision | value | moving |
+//! | precision | u8, signed | moving: decimals, then the number without its point; +32 if an error follows; 64 in place of decimals and number: that of the moving update before |
+//! | error | unsigned | if +32, of relayed lines: how far the moment may be off, microseconds |
 //! | generation | generation | flag |
 //! | record | see `put_record` | flag |
 //! | taken over | id, seq | flag: shards of departed members that are part of this one |
@@ -175,12 +175,17 @@ impl Header {
 
 /// What the coding of one update refers back to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Previous(Seq);
+pub(crate) struct Previous {
+    seq: Seq,
+    /// Of the last moving shard in the frame.
+    precision: Option<Value>,
+}
 
 impl Previous {
     /// Before the first update of a frame.
     pub(crate) fn of(header: &Header) -> Previous {
-        Previous(Seq { incarnation: header.to.incarnation, n: header.from.n })
+        let seq = Seq { incarnation: header.to.incarnation, n: header.from.n };
+        Previous { seq, precision: None }
     }
 }
 
@@ -201,19 +206,18 @@ impl Update<'_> {
                 frame.put_bytes(name);
             }
         }
-        if self.seq.incarnation != previous.0.incarnation {
+        if self.seq.incarnation != previous.seq.incarnation {
             flags |= flag::INCARNATION;
             frame.put_unsigned(self.seq.incarnation.into());
         }
-        frame.put_signed(i128::from(self.seq.n) - i128::from(previous.0.n));
-        *previous = Previous(self.seq);
+        frame.put_signed(i128::from(self.seq.n) - i128::from(previous.seq.n));
+        previous.seq = self.seq;
         self.put_shard_value(frame);
         if let Some(moving) = &self.moving {
             flags |= flag::MOVING;
             frame.put_f32(moving.slope);
             frame.put_signed(moving.age.into());
-            frame.put_unsigned(moving.error.0.into());
-            frame.put_value(moving.precision);
+            put_precision(moving, previous, frame);
         }
         match self.era {
             Era::Zero => {}
@@ -261,6 +265,39 @@ impl Update<'_> {
     }
 }
 
+fn put_precision(moving: &MovingLine, previous: &mut Previous, frame: &mut Vec<u8>) {
+    let at = frame.len();
+    if previous.precision.replace(moving.precision) == Some(moving.precision) {
+        frame.put_u8(PRECISION_AS_BEFORE);
+    } else {
+        frame.put_value(moving.precision);
+    }
+    if moving.error != Micros(0) {
+        frame[at] |= WITH_ERROR;
+        frame.put_unsigned(moving.error.0.into());
+    }
+}
+
+/// Precision and error.
+fn read_precision(reader: &mut Reader<'_>, previous: &mut Previous) -> Decoded<(Value, Micros)> {
+    let what = "precision";
+    let first = reader.u8(what)?;
+    let precision = match first & !WITH_ERROR {
+        PRECISION_AS_BEFORE => previous.precision.ok_or(DecodeError { what })?,
+        decimals if decimals <= Value::DECIMALS => reader.value_with(decimals, what)?,
+        _ => return Err(DecodeError { what }),
+    };
+    previous.precision = Some(precision);
+    let error = if first & WITH_ERROR == 0 { 0 } else { reader.number("error")? };
+    Ok((precision, Micros(error)))
+}
+
+/// Added to the decimals of the precision if the error of the moment follows.
+const WITH_ERROR: u8 = 32;
+
+/// In place of the precision and its decimals: as before.
+const PRECISION_AS_BEFORE: u8 = 64;
+
 /// Added to the decimals if those of the value itself follow.
 const WITH_FEWER: u8 = 32;
 
@@ -286,21 +323,21 @@ pub(crate) fn decode_update<'a>(reader: &mut Reader<'a>, previous: &mut Previous
     };
     let incarnation = match has(flag::INCARNATION) {
         true => reader.number("incarnation")?,
-        false => previous.0.incarnation,
+        false => previous.seq.incarnation,
     };
-    let n = i128::from(previous.0.n).checked_add(reader.signed("n")?);
+    let n = i128::from(previous.seq.n).checked_add(reader.signed("n")?);
     let n = n.and_then(|n| u64::try_from(n).ok()).ok_or(DecodeError { what: "n" })?;
     let seq = Seq { incarnation, n };
-    *previous = Previous(seq);
+    previous.seq = seq;
     let (value, decimals, excursion, subtracted) = read_shard_value(reader)?;
     let moving = match has(flag::MOVING) {
         false => None,
-        true => Some(MovingLine {
-            slope: reader.f32("slope")?,
-            age: i64::try_from(reader.signed("age")?).map_err(|_| DecodeError { what: "age" })?,
-            error: Micros(reader.number("error")?),
-            precision: reader.value("precision")?,
-        }),
+        true => {
+            let slope = reader.f32("slope")?;
+            let age = i64::try_from(reader.signed("age")?).map_err(|_| DecodeError { what: "age" })?;
+            let (precision, error) = read_precision(reader, previous)?;
+            Some(MovingLine { slope, age, error, precision })
+        }
     };
     let era = match (has(flag::GENERATION), has(flag::AS_BEFORE)) {
         (true, _) => Era::Is(reader.generation("generation")?),
@@ -432,16 +469,18 @@ mod tests {
             record: None,
             taken_over: Vec::new(),
         };
-        let mut bytes = Vec::new();
-        update.encode(&mut Previous::of(&header), &mut bytes);
-        assert!(bytes.len() <= 18, "{} bytes", bytes.len());
+        let (mut bytes, mut previous) = (Vec::new(), Previous::of(&header));
+        update.encode(&mut previous, &mut bytes);
+        let first = bytes.len();
+        update.encode(&mut previous, &mut bytes);
+        assert!(first <= 17 && bytes.len() - first <= 16, "{first} bytes, then {}", bytes.len() - first);
     }
 
     proptest! {
         #[test]
         fn updates_read_back_what_was_put(
             units in -(10i128.pow(37))..=10i128.pow(37), n in 0u64..1 << 60, incarnation: u32, decimals in 0u8..=17,
-            slope in -1e30f32..1e30, age: i64, name in proptest::collection::vec(any::<u8>(), 0..40), how in 0..3,
+            slope in -1e30f32..1e30, age: i64, error in 0u64..3, name in proptest::collection::vec(any::<u8>(), 0..40), how in 0..3,
             is_moving: bool, with_record: bool, excursion: u8,
         ) {
             let generation = Generation { time: n, author: n ^ 77 };
@@ -453,12 +492,16 @@ mod tests {
                 decimals: decimals.max(value(units).decimals()),
                 excursion: Excursion(excursion),
                 subtracted: Subtractions(if with_record { vec![(generation, -units), (generation, 1)] } else { Vec::new() }),
-                moving: is_moving.then_some(MovingLine { slope, age, error: Micros(12), precision: value(units.abs()) }),
+                moving: is_moving.then_some(MovingLine { slope, age, error: Micros(error), precision: value(units.abs()) }),
                 era: if with_record { Era::Is(generation) } else { Era::AsBefore },
                 record: with_record.then(|| Record { generation, value: value(units), is_deletion: true, observed: vec![observed] }),
                 taken_over: if with_record { vec![TakenOver { member: MemberIndex(1), seq: header().to }] } else { Vec::new() },
             };
-            round_trip(&header(), &[update.clone(), update]);
+            let mut other = update.clone();
+            if let Some(moving) = &mut other.moving {
+                moving.precision = Value::ONE;
+            }
+            round_trip(&header(), &[update.clone(), update.clone(), other, update]);
         }
 
         #[test]

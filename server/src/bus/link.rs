@@ -82,6 +82,11 @@ impl Link {
         self.is_closing.get()
     }
 
+    /// Whether frames wait that are not on their way into the socket yet.
+    fn has_frames(&self) -> bool {
+        !self.frames.borrow().is_empty()
+    }
+
     /// Whether frames wait to be taken by the socket.
     pub(super) fn has_waiting(&self) -> bool {
         self.waiting_bytes.get() > 0
@@ -139,7 +144,7 @@ pub(super) struct Carrier {
     /// Ready for the socket, which has taken the first `written` bytes.
     output: Vec<u8>,
     written: usize,
-    /// Bytes of the frames in `output`, and with them of all that has been taken from the queue but not told.
+    /// Bytes of the frames in `output`.
     in_output: usize,
     /// Whether a frame has come: the peer knows the secret and the protocol.
     is_proven: bool,
@@ -164,12 +169,17 @@ impl Carrier {
 
     /// Carries frames until one side ends the link. `proven` is called at the first frame.
     pub(super) async fn run(mut self, proven: impl Fn()) -> Ending {
-        poll_fn(|cx| self.poll_turn(cx, &proven).map(|ending| ending.unwrap_or_else(|ending| ending))).await
+        loop {
+            if let Err(ending) = poll_fn(|cx| self.poll_turn(cx, &proven)).await {
+                return ending;
+            }
+            // Not by waking itself: that would be before anybody has asked the system which sockets have something.
+            tokio::task::yield_now().await;
+        }
     }
 
-    /// One turn; ready when the link has ended.
-    fn poll_turn(&mut self, cx: &mut Context<'_>, proven: &impl Fn()) -> Poll<Result<Ending, Ending>> {
-        self.link.waker.set(Some(cx.waker().clone()));
+    /// One turn; ready if there is more to do at once, or the link has ended.
+    fn poll_turn(&mut self, cx: &mut Context<'_>, proven: &impl Fn()) -> Poll<Result<(), Ending>> {
         let mut has_more = self.poll_flush(cx)?;
         if self.link.is_closing() {
             if self.output.is_empty() && !self.link.has_waiting() {
@@ -182,10 +192,13 @@ impl Carrier {
             }
             // What has arrived often has an answer; it need not wait for the next turn.
             has_more |= self.poll_flush(cx)?;
+            // By what was handed over: nobody could wake it before this turn is over.
+            has_more |= self.link.is_closing();
         }
         if has_more {
-            cx.waker().wake_by_ref();
+            return Poll::Ready(Ok(()));
         }
+        self.link.waker.set(Some(cx.waker().clone()));
         Poll::Pending
     }
 
@@ -224,25 +237,28 @@ impl Carrier {
 
     /// Ends what we send and passes over what still comes until the peer hangs up too: closing a socket with unread
     /// bytes in it would take our last frames from the peer.
-    fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ending, Ending>> {
+    fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         let mut scratch = self.driver.scratch.borrow_mut();
         let mut buf = ReadBuf::new(&mut scratch);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
         if buf.filled().is_empty() {
-            return Poll::Ready(Ok(Ending::ClosedByUs));
+            return Poll::Ready(Err(Ending::ClosedByUs));
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(Ok(()))
     }
 
-    /// Gives the socket as much as it takes, within bounds. True if it would have taken more.
+    /// Gives the socket as much as it takes, within bounds, and tells the cluster once. True if it would take more.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let mut budget = MAX_WRITTEN_PER_TURN;
+        let mut sent = 0;
         loop {
             while self.written < self.output.len() {
                 match Pin::new(&mut self.stream).poll_write(cx, &self.output[self.written..]) {
-                    Poll::Pending => return Ok(false),
+                    Poll::Pending => {
+                        self.tell_sent(sent);
+                        return Ok(false);
+                    }
                     Poll::Ready(Ok(0)) => return Err(Ending::ClosedByPeer),
                     Poll::Ready(Ok(len)) => self.written += len,
                     Poll::Ready(Err(error)) => return Err(error.into()),
@@ -251,21 +267,20 @@ impl Carrier {
             budget = budget.saturating_sub(self.output.len());
             self.output.clear();
             self.written = 0;
-            self.tell_sent();
-            if !self.link.has_waiting() {
-                give_back(&mut self.output);
-                return Ok(false);
-            }
-            if budget == 0 {
-                return Ok(true);
+            sent += std::mem::take(&mut self.in_output);
+            if budget == 0 || !self.link.has_frames() {
+                break;
             }
             self.in_output = self.wire.put_out(&mut self.link.frames.borrow_mut(), &mut self.output)?;
         }
+        give_back(&mut self.output);
+        // More may be there to send once the cluster knows.
+        self.tell_sent(sent);
+        Ok(self.link.has_frames())
     }
 
-    /// Tells the cluster what the socket has taken.
-    fn tell_sent(&mut self) {
-        let bytes = std::mem::take(&mut self.in_output);
+    /// Tells the cluster that the socket has taken so many bytes of frames.
+    fn tell_sent(&self, bytes: usize) {
         if bytes > 0 {
             self.link.waiting_bytes.set(self.link.waiting_bytes.get() - bytes);
             if !self.link.is_closing() {

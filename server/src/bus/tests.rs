@@ -43,6 +43,8 @@ struct Script {
     links: u64,
     /// Answer every frame with itself.
     is_echo: bool,
+    /// So many more frames are sent, each once the one before has been, after a millisecond of work.
+    chatter: usize,
     /// Ask for a nodes file at a request.
     saves: bool,
     deadline: Micros,
@@ -87,7 +89,14 @@ impl Door for Puppet {
                 }
                 Event::Frame(link, frame.to_vec())
             }
-            Input::Sent { bytes, .. } => Event::Sent(bytes),
+            Input::Sent { link, bytes } => {
+                if script.chatter > 0 {
+                    script.chatter -= 1;
+                    script.effects.push_back(Effect::Send { link, frame: vec![1; 10] });
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Event::Sent(bytes)
+            }
             Input::Closed { link, reason } => Event::Closed(link, reason.to_owned()),
             Input::Timer => {
                 script.timers += 1;
@@ -398,6 +407,20 @@ fn heartbeats_get_through_beside_a_flood() {
         (script.events.iter().filter(is_flood).count() == 24).then_some(())
     });
     assert!(heartbeat * 2 < start.elapsed(), "{heartbeat:?} of {:?}", start.elapsed());
+}
+
+#[test]
+fn who_always_has_more_to_send_hears_its_peer_all_the_same() {
+    const FRAMES: usize = 500;
+    let (left, right) = joined("");
+    right.script.lock().unwrap().is_echo = true;
+    left.script.lock().unwrap().chatter = FRAMES;
+    left.want([send(vec![1; 10])]);
+    left.wait_for("the end of it", |script| (script.chatter == 0).then_some(()));
+    let script = left.script.lock().unwrap();
+    let is_heard = |event: &Event| matches!(event, Event::Frame(..));
+    let before = script.events.iter().position(is_heard).unwrap_or(FRAMES);
+    assert!(before < FRAMES / 4, "{before} frames were sent before one was read");
 }
 
 #[test]
