@@ -374,6 +374,8 @@ impl Driver {
                 }
             })
             .await;
+            // Nobody need wake it before it looks again; it would go on at once, and the sockets would have to wait.
+            self.wake.waker.take();
             if self.wake.take() {
                 next_wake = tokio::time::Instant::now() + WAKE_PAUSE;
             }

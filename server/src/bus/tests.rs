@@ -45,6 +45,10 @@ struct Script {
     is_echo: bool,
     /// So many more frames are sent, each once the one before has been, after a millisecond of work.
     chatter: usize,
+    /// So many more times there is something due at once, each time more urgently, and each takes a millisecond.
+    busy: u64,
+    /// How many timers there had been when the first frame came.
+    heard_after: Option<u64>,
     /// Ask for a nodes file at a request.
     saves: bool,
     deadline: Micros,
@@ -87,6 +91,7 @@ impl Door for Puppet {
                 if script.is_echo {
                     script.effects.push_back(Effect::Send { link, frame: frame.to_vec() });
                 }
+                script.heard_after = script.heard_after.or(Some(script.timers));
                 Event::Frame(link, frame.to_vec())
             }
             Input::Sent { link, bytes } => {
@@ -101,6 +106,11 @@ impl Door for Puppet {
             Input::Timer => {
                 script.timers += 1;
                 script.deadline = Micros::NEVER;
+                if script.busy > 0 {
+                    script.busy -= 1;
+                    script.deadline = Micros(script.busy);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 return;
             }
         };
@@ -421,6 +431,22 @@ fn who_always_has_more_to_send_hears_its_peer_all_the_same() {
     let is_heard = |event: &Event| matches!(event, Event::Frame(..));
     let before = script.events.iter().position(is_heard).unwrap_or(FRAMES);
     assert!(before < FRAMES / 4, "{before} frames were sent before one was read");
+}
+
+#[test]
+fn who_always_has_something_to_do_hears_its_peer_all_the_same() {
+    let (left, right) = joined("");
+    right.script.lock().unwrap().is_echo = true;
+    let before = {
+        let mut script = left.script.lock().unwrap();
+        script.busy = 200;
+        script.effects.push_back(send(vec![1]));
+        script.timers
+    };
+    left.bus.as_ref().unwrap().handle.wake();
+    let heard = left.wait_for("the frame back", |script| script.heard_after);
+    assert!(heard - before < 50, "it was busy {} times before it looked", heard - before);
+    left.wait_for("the end of it", |script| (script.deadline == Micros::NEVER).then_some(()));
 }
 
 #[test]
