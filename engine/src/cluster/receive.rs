@@ -82,6 +82,10 @@ impl Cluster {
         let now = self.now.monotonic;
         let Some(mut link) = self.links.remove(&id) else { return Ok(()) };
         link.clock.note_arrival(header.stamp, now);
+        if let Some(member) = link.member() {
+            // Heartbeats may wait behind many of these on a slow line.
+            self.members.heard(member, (self.members.incarnation(member), header.stamp), now);
+        }
         if !header.is_complete {
             // For a walk over all counters a trail of each would be too much: of what was before, GET BOUND says nothing.
             self.node.keyspace.horizons.forget_past(now);
