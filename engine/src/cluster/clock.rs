@@ -82,6 +82,11 @@ impl PeerClock {
         self.at_least > -UNKNOWN / 2 && self.at_most < UNKNOWN / 2
     }
 
+    /// The shortest round trip that the bounds allow, as of when they were last widened; zero before the first echo.
+    pub(crate) fn least_round_trip(&self) -> Micros {
+        if self.is_known() { Micros((self.at_most - self.at_least) as u64) } else { Micros(0) }
+    }
+
     /// A moment of the peer's clock (which may lie before its zero) on ours, or `None` before the first echo.
     pub(crate) fn to_local(self, moment: i64) -> Option<Local> {
         if !self.is_known() {

@@ -15,6 +15,10 @@ use std::net::IpAddr;
 /// Bytes that may wait in the shell's queue of a link before updates are held back. Heartbeats are not.
 pub(crate) const MAX_QUEUED: usize = 256 * 1024;
 
+/// A peer that has not worked off within this, and the line's own round trip, what it was sent is given no more until it has: it
+/// would only wait in the system's buffers, and what is newer behind it. Two heartbeats are twice 200 ms.
+pub(crate) const MAX_BEHIND: Micros = Micros::from_secs(1);
+
 /// How far the two sides have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -93,6 +97,8 @@ pub(crate) struct Link {
     pub(crate) last_stamp: Option<(Micros, Micros)>,
     /// We have echoed a stamp: from now on the peer can tell our clock, so lines may be sent.
     pub(crate) has_echoed: bool,
+    /// The latest of our stamps that the peer has echoed: it has worked off all that was sent before.
+    pub(crate) echoed: Option<Micros>,
     pub(crate) round_trip: Option<Micros>,
     /// Bytes in the shell's queue.
     pub(crate) queued: usize,
@@ -139,6 +145,7 @@ impl Link {
             clock: PeerClock::default(),
             last_stamp: None,
             has_echoed: false,
+            echoed: None,
             round_trip: None,
             queued: 0,
             indices: BTreeMap::new(),
@@ -166,6 +173,11 @@ impl Link {
             Phase::Established(member) => Some(member),
             Phase::Dialing | Phase::Greeting => None,
         }
+    }
+
+    /// Whether the peer has too much to work off.
+    pub(crate) fn is_behind(&self, now: Micros) -> bool {
+        self.echoed.is_some_and(|stamp| now.since(stamp) > MAX_BEHIND + self.clock.least_round_trip())
     }
 
     /// Who has dialled, given who the two are: of two links between the same nodes the one dialled by the lower id stays.

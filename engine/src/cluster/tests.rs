@@ -43,6 +43,8 @@ struct World {
     apart: BTreeSet<[usize; 2]>,
     /// From the first nothing arrives at the second.
     deaf: BTreeSet<[usize; 2]>,
+    /// What the first has sent waits to be worked off by the second.
+    waiting: BTreeMap<[usize; 2], Vec<(LinkId, Vec<u8>)>>,
     /// Hosts whose heartbeats wait behind so much else that they never arrive.
     clogged: BTreeSet<usize>,
     now: Micros,
@@ -52,9 +54,10 @@ struct World {
 impl World {
     fn new(count: usize) -> World {
         let (away, apart, deaf) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let waiting = BTreeMap::new();
         let now = Micros::from_secs(10);
         let mut world =
-            World { hosts: Vec::new(), away, apart, deaf, clogged: BTreeSet::new(), now, bytes: 0 };
+            World { hosts: Vec::new(), away, apart, deaf, waiting, clogged: BTreeSet::new(), now, bytes: 0 };
         (0..count).for_each(|_| world.add());
         world
     }
@@ -115,6 +118,15 @@ impl World {
         self.hosts[host] = self.make(host, Some((saved, disk)));
     }
 
+    /// The second works off what the first has sent it.
+    fn work_off(&mut self, between: [usize; 2]) {
+        let now = self.clock();
+        for (link, frame) in self.waiting.remove(&between).unwrap() {
+            self.hosts[between[1]].cluster.handle(Input::Received { link, frame: &frame }, now);
+        }
+        self.settle();
+    }
+
     fn kill(&mut self, host: usize) {
         let ends = std::mem::take(&mut self.hosts[host].ends);
         for (other, link) in ends.into_values() {
@@ -162,7 +174,9 @@ impl World {
                 let Some(&(other, theirs)) = self.hosts[from].ends.get(&link) else { return };
                 self.bytes += frame.len() as u64 + 4;
                 let is_late = self.clogged.contains(&from) && frame.first() == Some(&frame::kind::HEARTBEAT);
-                if !is_late && !self.deaf.contains(&[from, other]) {
+                if let Some(waiting) = self.waiting.get_mut(&[from, other]) {
+                    waiting.push((theirs, frame.clone()));
+                } else if !is_late && !self.deaf.contains(&[from, other]) {
                     self.hosts[other].cluster.handle(Input::Received { link: theirs, frame: &frame }, now);
                 }
                 self.hosts[from].cluster.handle(Input::Sent { link, bytes: frame.len() }, now);
@@ -289,6 +303,25 @@ fn who_sends_updates_is_alive_though_its_heartbeats_are_late() {
     let seen = world.hosts[2].node.cluster_view().nodes_text();
     assert!(!line_of(&seen, writer).contains("fail"), "{seen}");
     assert!(line_of(&seen, silent).contains("fail"), "{seen}");
+}
+
+#[test]
+fn a_peer_that_does_not_keep_up_is_not_given_more_until_it_has() {
+    let mut world = World::joined(2);
+    world.all("CONFIG SET cluster-node-timeout 60000");
+    world.waiting.insert([0, 1], Vec::new());
+    let is_update = |(_, frame): &&(LinkId, Vec<u8>)| frame.first() == Some(&frame::kind::UPDATES);
+    for number in 0..500 {
+        world.ask(0, &format!("INCR fresh:{number}"));
+        world.run(Micros::from_millis(10));
+    }
+    let waiting = &world.waiting[&[0, 1]];
+    let (updates, all) = (waiting.iter().filter(is_update).count(), waiting.len());
+    assert!((50..150).contains(&updates), "{updates} frames of updates: of a second, not of five");
+    assert!(all > updates + 20, "heartbeats go on: {} frames in all", all);
+    world.work_off([0, 1]);
+    world.run(Micros::from_secs(1));
+    assert_eq!(world.ask(1, "DBSIZE"), ":500|");
 }
 
 #[test]
