@@ -94,7 +94,7 @@ impl Cluster {
         if heartbeat.echo != Micros(0) {
             link.clock.note_echo(heartbeat.echo, heartbeat.stamp - heartbeat.hold, now);
             link.round_trip = Some(now.since(heartbeat.echo + heartbeat.hold));
-            link.echoed = link.echoed.max(Some(heartbeat.echo));
+            link.note_behind(heartbeat.stamp, heartbeat.echo);
         }
         link.last_stamp = Some((heartbeat.stamp, now));
         link.is_incoming_complete = heartbeat.is_complete;

@@ -15,8 +15,8 @@ use std::net::IpAddr;
 /// Bytes that may wait in the shell's queue of a link before updates are held back. Heartbeats are not.
 pub(crate) const MAX_QUEUED: usize = 256 * 1024;
 
-/// A peer that has not worked off within this, and the line's own round trip, what it was sent is given no more until it has: it
-/// would only wait in the system's buffers, and what is newer behind it. Two heartbeats are twice 200 ms.
+/// A peer that is further behind than this, and than the line's own round trip, is given no more until it has worked off what it
+/// has: it would only wait in the system's buffers, and what is newer behind it. Heartbeats alone make it 200 ms.
 pub(crate) const MAX_BEHIND: Micros = Micros::from_secs(1);
 
 /// How far the two sides have come.
@@ -97,8 +97,9 @@ pub(crate) struct Link {
     pub(crate) last_stamp: Option<(Micros, Micros)>,
     /// We have echoed a stamp: from now on the peer can tell our clock, so lines may be sent.
     pub(crate) has_echoed: bool,
-    /// The latest of our stamps that the peer has echoed: it has worked off all that was sent before.
-    pub(crate) echoed: Option<Micros>,
+    /// When the peer sent its last heartbeat, how long ago that was sent which it had worked off. What waits on the way back does
+    /// not count.
+    behind: Micros,
     pub(crate) round_trip: Option<Micros>,
     /// Bytes in the shell's queue.
     pub(crate) queued: usize,
@@ -145,7 +146,7 @@ impl Link {
             clock: PeerClock::default(),
             last_stamp: None,
             has_echoed: false,
-            echoed: None,
+            behind: Micros(0),
             round_trip: None,
             queued: 0,
             indices: BTreeMap::new(),
@@ -175,9 +176,15 @@ impl Link {
         }
     }
 
+    /// At this stamp of its own clock the peer had worked off what we had sent up to `echo`, of ours.
+    pub(crate) fn note_behind(&mut self, stamp: Micros, echo: Micros) {
+        let sent = self.clock.to_local(stamp.0 as i64).map(|local| Micros(local.best.max(0) as u64));
+        self.behind = sent.map_or(Micros(0), |sent| sent.since(echo));
+    }
+
     /// Whether the peer has too much to work off.
-    pub(crate) fn is_behind(&self, now: Micros) -> bool {
-        self.echoed.is_some_and(|stamp| now.since(stamp) > MAX_BEHIND + self.clock.least_round_trip())
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind > MAX_BEHIND + self.clock.least_round_trip()
     }
 
     /// Who has dialled, given who the two are: of two links between the same nodes the one dialled by the lower id stays.

@@ -487,7 +487,7 @@ impl Members {
 
     // ---- Alive, suspect, down ----
 
-    /// A frame of the member itself, with its incarnation and a stamp of its own clock.
+    /// A heartbeat of the member itself, or updates of it, with its incarnation and a stamp of its own clock.
     pub fn heard(&mut self, index: MemberIndex, evidence: (u32, Micros), when: Micros) {
         let member = self.slot_mut(index);
         if index != MemberIndex::SELF && evidence > member.evidence {

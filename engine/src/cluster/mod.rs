@@ -195,6 +195,8 @@ pub struct Cluster {
     late: BTreeMap<MemberIndex, u32>,
     /// Nothing that we had published before the start has come back, from the disk or from others.
     is_blank: bool,
+    /// The node goes away: everything is sent, however far behind a peer is.
+    is_leaving: bool,
     /// Our incarnation when we began to publish: what has this one or a later is of this life.
     life: u32,
     epoch: ResetEpoch,
@@ -266,6 +268,7 @@ impl Cluster {
             recovery: None,
             late: BTreeMap::new(),
             is_blank: false,
+            is_leaving: false,
             life: Counter::NO_LIFE,
             epoch,
             effects: VecDeque::new(),
@@ -360,6 +363,7 @@ impl Cluster {
     /// Says everything exactly before the node goes away: no line is left that nobody keeps. The frames come out as effects.
     pub fn settle(&mut self, now: Now) {
         self.now = now;
+        self.is_leaving = true;
         if self.is_publishing() {
             let node = Arc::clone(&self.node);
             self.publisher.run(&node, &self.pace, now.monotonic, true);

@@ -82,7 +82,6 @@ impl Cluster {
         let now = self.now.monotonic;
         let Some(mut link) = self.links.remove(&id) else { return Ok(()) };
         link.clock.note_arrival(header.stamp, now);
-        link.last_stamp = Some((header.stamp, now));
         if let Some(member) = link.member() {
             // Heartbeats may wait behind many of these on a slow line.
             self.members.heard(member, (self.members.incarnation(member), header.stamp), now);

@@ -59,7 +59,7 @@ impl Frames {
 impl Cluster {
     /// Whether something could be sent on a link at once.
     pub(super) fn has_work(&self, link: &Link) -> bool {
-        if !is_ready(link, self.now.monotonic) {
+        if !is_ready(link) || link.is_behind() && !self.is_leaving {
             return false;
         }
         link.outgoing.iter().any(|(origin, out)| {
@@ -232,9 +232,8 @@ impl Cluster {
 }
 
 /// Whether updates may be sent on a link now.
-fn is_ready(link: &Link, now: Micros) -> bool {
-    let is_understood = link.member().is_some() && link.has_echoed && link.is_same_epoch;
-    is_understood && link.queued < MAX_QUEUED && !link.is_behind(now)
+fn is_ready(link: &Link) -> bool {
+    link.member().is_some() && link.has_echoed && link.is_same_epoch && link.queued < MAX_QUEUED
 }
 
 /// A shard's state, taken out from under its stripe's lock.

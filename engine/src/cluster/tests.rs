@@ -290,10 +290,12 @@ fn a_meet_is_listed_at_once_and_until_it_is_given_up() {
 #[test]
 fn who_sends_updates_is_alive_though_its_heartbeats_are_late() {
     let mut world = World::joined(3);
+    world.all("CONFIG SET cluster-node-timeout 500");
+    world.run(Micros::from_secs(1));
     world.clogged = BTreeSet::from([0, 1]);
-    for number in 0..100 {
+    for number in 0..80 {
         world.ask(0, &format!("INCR fresh:{number}"));
-        world.run(Micros::from_millis(50));
+        world.run(Micros::from_millis(10));
     }
     let (writer, silent) = (world.hosts[0].node.id(), world.hosts[1].node.id());
     let line_of = |nodes: &str, id: NodeId| {
@@ -322,6 +324,20 @@ fn a_peer_that_does_not_keep_up_is_not_given_more_until_it_has() {
     world.work_off([0, 1]);
     world.run(Micros::from_secs(1));
     assert_eq!(world.ask(1, "DBSIZE"), ":500|");
+}
+
+#[test]
+fn who_leaves_tells_everything_also_to_a_peer_that_is_behind() {
+    let mut world = World::joined(2);
+    world.waiting.insert([0, 1], Vec::new());
+    world.run(Micros::from_millis(1_700));
+    world.ask(0, "INCRBY a 7");
+    world.run(Micros::from_millis(100));
+    let now = world.clock();
+    world.hosts[0].cluster.settle(now);
+    world.settle();
+    world.work_off([0, 1]);
+    assert_eq!(world.ask(1, "GET a"), "7");
 }
 
 #[test]

@@ -180,6 +180,7 @@ impl Carrier {
 
     /// One turn; ready if there is more to do at once, or the link has ended.
     fn poll_turn(&mut self, cx: &mut Context<'_>, proven: &impl Fn()) -> Poll<Result<(), Ending>> {
+        self.link.waker.take();
         let mut has_more = self.poll_flush(cx)?;
         if self.link.is_closing() {
             if self.output.is_empty() && !self.link.has_waiting() {
