@@ -16,7 +16,8 @@ use std::net::IpAddr;
 pub(crate) const MAX_QUEUED: usize = 256 * 1024;
 
 /// A peer that is further behind than this, and than the line's own round trip, is given no more until it has worked off what it
-/// has: it would only wait in the system's buffers, and what is newer behind it. Heartbeats alone make it 200 ms.
+/// has: it would only wait in the system's buffers, and what is newer behind it. Heartbeats alone make it 200 ms. Who hears nothing
+/// of that for twice as long stops as well, since the news may wait in such buffers too.
 pub(crate) const MAX_BEHIND: Micros = Micros::from_secs(1);
 
 /// How far the two sides have come.
@@ -100,6 +101,8 @@ pub(crate) struct Link {
     /// When the peer sent its last heartbeat, how long ago that was sent which it had worked off. What waits on the way back does
     /// not count.
     behind: Micros,
+    /// The latest of our stamps that it has echoed.
+    echoed: Option<Micros>,
     pub(crate) round_trip: Option<Micros>,
     /// Bytes in the shell's queue.
     pub(crate) queued: usize,
@@ -147,6 +150,7 @@ impl Link {
             last_stamp: None,
             has_echoed: false,
             behind: Micros(0),
+            echoed: None,
             round_trip: None,
             queued: 0,
             indices: BTreeMap::new(),
@@ -180,11 +184,14 @@ impl Link {
     pub(crate) fn note_behind(&mut self, stamp: Micros, echo: Micros) {
         let sent = self.clock.to_local(stamp.0 as i64).map(|local| Micros(local.best.max(0) as u64));
         self.behind = sent.map_or(Micros(0), |sent| sent.since(echo));
+        self.echoed = self.echoed.max(Some(echo));
     }
 
     /// Whether the peer has too much to work off.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.behind > MAX_BEHIND + self.clock.least_round_trip()
+    pub(crate) fn is_behind(&self, now: Micros) -> bool {
+        let without_news = self.echoed.map_or(Micros(0), |stamp| now.since(stamp));
+        let round_trip = self.clock.least_round_trip();
+        self.behind > MAX_BEHIND + round_trip || without_news > MAX_BEHIND + MAX_BEHIND + round_trip
     }
 
     /// Who has dialled, given who the two are: of two links between the same nodes the one dialled by the lower id stays.

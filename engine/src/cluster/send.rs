@@ -59,7 +59,7 @@ impl Frames {
 impl Cluster {
     /// Whether something could be sent on a link at once.
     pub(super) fn has_work(&self, link: &Link) -> bool {
-        if !is_ready(link) || link.is_behind() && !self.is_leaving {
+        if !is_ready(link) || link.is_behind(self.now.monotonic) && !self.is_leaving {
             return false;
         }
         link.outgoing.iter().any(|(origin, out)| {
