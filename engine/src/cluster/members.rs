@@ -4,10 +4,10 @@
 //! `MemberIndex`. Index 0 is this node. A removed member keeps its index, as *departed*: its shards are still there for a
 //! while, and records of SETs may mention it for good. Nothing here sends or reads a clock; the caller hands in what it hears.
 //!
-//! Being alive is evidence, not opinion: each heartbeat carries a stamp of its sender's own clock, members tell each other
-//! the highest stamp that they know of everybody, and only a *higher* (incarnation, stamp) counts as having heard from a
-//! member. Were ages alone passed on, two members would keep a dead third alive by telling each other, each time a little
-//! younger by the time that the message was on its way. (The idea of heartbeat counters is from van Renesse et al., "A
+//! Being alive is evidence, not opinion: each heartbeat and each frame of updates carries a stamp of its sender's own clock,
+//! members tell each other the highest stamp that they know of everybody, and only a *higher* (incarnation, stamp) counts as
+//! having heard from a member. Were ages alone passed on, two members would keep a dead third alive by telling each other, each
+//! time a little younger by the time that the message was on its way. (The idea of heartbeat counters is from van Renesse et al., "A
 //! Gossip-Style Failure Detection Service", 1998.)
 
 mod calls;
