@@ -21,9 +21,7 @@ fn circumstances(bug: Planted) -> (&'static [Fault], &'static [Habit]) {
             (&[Fault::Sever, Fault::Cut], &[Habit::Set, Habit::ConcurrentSet, Habit::Delete])
         }
         Planted::LineIsNotFrozen => (&[Fault::Death], &[Habit::Steady]),
-        Planted::ZeroComesBack => {
-            (&[Fault::OneWayCut, Fault::Cut, Fault::Stall, Fault::Slow], &[Habit::Delete])
-        }
+        Planted::ZeroComesBack => (&[Fault::OneWayCut, Fault::Cut], &[Habit::Delete]),
         Planted::TakenOverTwice => (&[Fault::Death], &[]),
     }
 }
