@@ -10,19 +10,24 @@
     reason = "helpers of tests are test code; seeds are told"
 )]
 
+use socket2::{Domain, Socket, Type};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long anything may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// From a port to its bus port.
+const BUS_PORT_OFFSET: u16 = 10_000;
+
 /// Highest port whose bus port exists.
-const MAX_PORT: u16 = 55_535;
+const MAX_PORT: u16 = u16::MAX - BUS_PORT_OFFSET;
 
 /// How often another port is tried when somebody else was faster.
 const PORT_TRIES: usize = 10;
@@ -126,11 +131,22 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody listens on at this moment.
+/// A port that nobody listens on, nor on its bus port, and that no other test of this process has been given.
 pub(crate) fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if port <= MAX_PORT {
+        // Never listening: another test may be waiting for its own server to listen there, and would be taken in by this.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let port = socket.local_addr().unwrap().as_socket_ipv4().unwrap().port();
+        if port > MAX_PORT {
+            continue;
+        }
+        let ports = [port, port + BUS_PORT_OFFSET];
+        let mut given = GIVEN.lock().unwrap();
+        if ports.iter().all(|port| !given.contains(port)) {
+            given.extend(ports);
             return port;
         }
     }
@@ -293,6 +309,7 @@ impl<S: Read + Write> Conn<S> {
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.receive(),
             Err(error) => panic!("nothing came: {error}"),
         }
     }
