@@ -11,12 +11,13 @@
 )]
 
 use socket2::{Domain, Socket, Type};
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Mutex, mpsc};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -26,8 +27,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// From a port to its bus port.
 const BUS_PORT_OFFSET: u16 = 10_000;
 
-/// Highest port whose bus port exists.
-const MAX_PORT: u16 = u16::MAX - BUS_PORT_OFFSET;
+/// Ports of servers: neither these nor their bus ports are among those that Linux gives to clients' ends (32768 and up).
+const PORTS: Range<u16> = 12_000..22_000;
 
 /// How often another port is tried when somebody else was faster.
 const PORT_TRIES: usize = 10;
@@ -131,25 +132,24 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody listens on, nor on its bus port, and that no other test of this process has been given.
+/// A port that nobody has, nor its bus port, and that no other test of this process has been given.
 pub(crate) fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
-        // Never listening: another test may be waiting for its own server to listen there, and would be taken in by this.
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        let port = socket.local_addr().unwrap().as_socket_ipv4().unwrap().port();
-        if port > MAX_PORT {
-            continue;
-        }
-        let ports = [port, port + BUS_PORT_OFFSET];
-        let mut given = GIVEN.lock().unwrap();
-        if ports.iter().all(|port| !given.contains(port)) {
-            given.extend(ports);
+        // Each process begins elsewhere.
+        let number = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + (number % u32::from(PORTS.end - PORTS.start)) as u16;
+        if [port, port + BUS_PORT_OFFSET].into_iter().all(is_free) {
             return port;
         }
     }
+}
+
+/// Without listening there: another test may be waiting for its own server to listen, and would be taken in by this.
+fn is_free(port: u16) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).is_ok()
 }
 
 /// The command line of a server.
