@@ -39,7 +39,7 @@ pub struct Pace {
     /// The same if that is a long silence for the counter: what its owner alone knows is then lost by a crash only if the crash
     /// follows the last write at once. At most `settle`.
     pub soon: Micros,
-    /// The same for a counter that is not written that often, unless so long a silence is usual for it.
+    /// The same for a counter that is not written that often, unless so long a gap or longer silences are usual for it.
     pub quiet: Micros,
     /// The base scale on which slopes are estimated (`history-size`); also how long a counter must be quiet
     /// for its track to be given up. At least `settle`.
@@ -285,10 +285,11 @@ impl Track {
         if is_first || point.at - self.rhythm.last().at >= micros(pace.settle) {
             if is_first {
                 self.candidates.restart(point);
+                self.rhythm.restart(point);
             } else {
                 self.candidates.resume(point, pace.history);
+                self.rhythm.resume(point);
             }
-            self.rhythm.restart(point);
             self.failures = 0;
         } else {
             if let Some(jump) = self.rhythm.jump(point, float(precision_units)) {
@@ -511,7 +512,7 @@ impl Track {
         let gap = self.rhythm.gap();
         let after = if self.rhythm.has_gaps() && gap * SILENCE_GAPS <= micros(pace.soon) {
             pace.soon
-        } else if gap * SHORT_SILENCE_GAPS <= micros(pace.quiet) {
+        } else if gap * SHORT_SILENCE_GAPS <= micros(pace.quiet) && !self.rhythm.is_used_to_silence() {
             pace.quiet
         } else {
             pace.settle

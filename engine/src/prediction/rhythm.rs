@@ -35,12 +35,21 @@ pub(super) struct Rhythm {
     gaps: u8,
     has_batch: bool,
     had_batch: bool,
+    /// Long silences with few writes between them, up to 255; the last one came before the first of the gaps.
+    silences: u8,
 }
 
 impl Rhythm {
-    /// Takes a first write, or one after a long silence.
+    /// Takes a first write.
     pub(super) fn restart(&mut self, point: Point) {
         *self = Rhythm { last: point, before: point.value, ..Rhythm::default() };
+    }
+
+    /// Takes a write after a silence so long that what was known of gaps and steps is of no use.
+    pub(super) fn resume(&mut self, point: Point) {
+        let before = if usize::from(self.gaps) < WEIGHTS.len() { self.silences } else { 0 };
+        self.restart(point);
+        self.silences = before.saturating_add(1);
     }
 
     /// Takes a write.
@@ -99,6 +108,11 @@ impl Rhythm {
     /// Whether there was a gap since the restart.
     pub(super) fn has_any_gap(&self) -> bool {
         self.gaps > 0
+    }
+
+    /// Whether long silences are usual, as far as is known: there were two, and the last was followed by a gap at most.
+    pub(super) fn is_used_to_silence(&self) -> bool {
+        self.silences > 1 && !self.has_gaps()
     }
 
     /// Whether several writes came at this moment or the one before.
