@@ -12,41 +12,34 @@
 //! `update`; no function takes two stripe locks at once.
 
 mod durable;
+mod generations;
 mod handles;
 mod listening;
 mod precisions;
 mod prefetch;
+mod stripe;
 mod walks;
 
 pub(crate) use durable::Noted;
 pub(crate) use handles::{Handle, HandleSet};
 pub(crate) use listening::Listening;
 
-use crate::counter::{Counter, Full, Marks, Name, OwnStream, PrecisionId};
+use crate::counter::{Counter, Full, Marks, OwnStream, PrecisionId};
 use crate::ids::{Generation, Seq};
-use crate::index::Index;
 use crate::member_ids::MemberIds;
 use crate::precision::{Precision, PrecisionTable, TooManyPrecisions};
 use crate::prediction::Track;
 use crate::shard::Horizons;
-use crate::slab::Slab;
 use crate::time::{Micros, Now};
 use crate::value::{Value, ValueError};
 use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use stripe::{Lists, Padded, STRIPE_BITS, Stripe};
+pub(crate) use stripe::{Place, STRIPES};
 pub(crate) use walks::{Changed, Fate};
-
-/// log2 of the number of stripes. With ten million counters a stripe has ten thousand: its table's growth
-/// takes tens of microseconds.
-const STRIPE_BITS: u32 = 10;
-pub(crate) const STRIPES: usize = 1 << STRIPE_BITS;
-
-/// How long a counter must have read zero before it disappears.
-pub(crate) const ZERO_LINGER: Micros = Micros::from_millis(1_000);
 
 /// The map from names to counters. Shared by all threads.
 pub struct Keyspace {
@@ -79,86 +72,8 @@ pub struct Keyspace {
     zeros: Listening,
 }
 
-/// Keeps neighbouring locks off each other's cache lines (pairs of lines are fetched together).
-#[derive(Debug)]
-#[repr(align(128))]
-struct Padded<T>(T);
-
-#[derive(Debug)]
-struct Stripe {
-    table: Index,
-    counters: Slab<Counter>,
-    lists: Lists,
-    /// No counter with a SET that was removed here was in a higher generation: see `Keyspace::collect_zeros`.
-    floor: Generation,
-}
-
-/// What somebody must look at later, by index.
-#[derive(Debug, Default)]
-struct Lists {
-    /// Counters that came to read zero, each with the moment to look at it again; in order of time.
-    zeros: VecDeque<(Micros, u32)>,
-    /// Counters whose own shard has changed since the cluster looked.
-    dirty: Vec<u32>,
-    /// Counters that have changed since they were logged.
-    unlogged: Vec<u32>,
-    /// Names of counters that are gone since the log was written.
-    removed: Vec<Name>,
-}
-
 /// Where a walk over all counters stands. Zero is the beginning; after the end it is zero again.
 pub type Cursor = u64;
-
-/// Position of one name: its stripe and the hash within it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Place {
-    stripe: usize,
-    hash: u32,
-}
-
-impl Stripe {
-    #[inline]
-    fn find(&self, hash: u32, name: &[u8]) -> Option<u32> {
-        // Two names of one stripe hardly ever share the hash, so the first entry that has it is it.
-        match self.table.likely(hash) {
-            Some(index) if self.is_named(index, name) => Some(index),
-            _ => self.find_elsewhere(hash, name),
-        }
-    }
-
-    #[cold]
-    fn find_elsewhere(&self, hash: u32, name: &[u8]) -> Option<u32> {
-        self.table.find(hash, |index| self.is_named(index, name))
-    }
-
-    #[inline]
-    fn is_named(&self, index: u32, name: &[u8]) -> bool {
-        self.counters.get(index).is_some_and(|counter| counter.is_named(name))
-    }
-
-    fn insert(&mut self, hash: u32, counter: Counter) -> u32 {
-        let index = self.counters.insert(counter);
-        self.table.insert(hash, index);
-        index
-    }
-
-    fn remove(&mut self, hash: u32, index: u32) -> Option<Counter> {
-        if !self.table.remove(hash, index) {
-            return None;
-        }
-        self.counters.remove(index)
-    }
-}
-
-impl Lists {
-    /// Notes a counter that reads zero now, to be looked at once it has lingered.
-    fn note_zero(&mut self, counter: &mut Counter, index: u32, now: Micros) {
-        if !counter.marks.has(Marks::ZERO_LISTED) && (counter.is_disposable() || counter.is_balanced()) {
-            counter.marks.set(Marks::ZERO_LISTED, true);
-            self.zeros.push_back((now + ZERO_LINGER, index));
-        }
-    }
-}
 
 /// A value with what is known of its error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,16 +119,10 @@ impl Before {
 impl Keyspace {
     /// An empty keyspace whose hashes are seeded with `seed`, so that names can't be chosen to collide.
     pub fn new(seed: u64, default_precision: Precision) -> Keyspace {
-        let stripe = || Stripe {
-            table: Index::new(),
-            counters: Slab::new(),
-            lists: Lists::default(),
-            floor: Generation::ZERO,
-        };
         let mut precisions = PrecisionTable::new();
         let default = precisions.id(default_precision).expect("an empty table has room");
         Keyspace {
-            stripes: (0..STRIPES).map(|_| Padded(Mutex::new(stripe()))).collect(),
+            stripes: (0..STRIPES).map(|_| Padded(Mutex::new(Stripe::new()))).collect(),
             seed,
             shared_seed: SharedSeed::from_u64(seed),
             len: AtomicUsize::new(0),
@@ -231,71 +140,6 @@ impl Keyspace {
             unlogged: Listening::default(),
             zeros: Listening::default(),
         }
-    }
-
-    /// Who signs generations from now on.
-    pub(crate) fn set_author(&self, author: u64) {
-        self.author.store(author, Ordering::Relaxed);
-    }
-
-    /// A generation higher than every one seen (a hybrid logical clock: the wall clock is a hint, never trusted).
-    pub(crate) fn next_generation(&self, now: Now) -> Generation {
-        let wall = now.unix.millis() << 12;
-        let next = |seen: u64| Some(wall.max(seen + 1));
-        let seen = self.generation_time.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
-        let seen = seen.expect("the update always has a value");
-        Generation { time: wall.max(seen + 1), author: self.author.load(Ordering::Relaxed) }
-    }
-
-    /// Every member has applied our stream up to here.
-    pub(crate) fn acknowledged(&self) -> Seq {
-        self.own_stream.read().acknowledged
-    }
-
-    /// The same; it never goes back: what is forgotten is forgotten.
-    pub(crate) fn note_acknowledged(&self, seq: Seq) {
-        let acknowledged = &mut self.own_stream.write().acknowledged;
-        *acknowledged = seq.max(*acknowledged);
-    }
-
-    /// The last publication of any counter.
-    pub(crate) fn set_own_head(&self, seq: Seq) {
-        self.own_stream.write().head = seq;
-    }
-
-    fn own_stream(&self) -> OwnStream {
-        *self.own_stream.read()
-    }
-
-    /// Whether peers may still hold later states of own shards than we do.
-    pub(crate) fn is_recovering(&self) -> bool {
-        self.is_recovering.load(Ordering::Relaxed)
-    }
-
-    /// From now on they may, or not.
-    pub(crate) fn set_recovering(&self, is_recovering: bool) {
-        self.is_recovering.store(is_recovering, Ordering::Relaxed);
-    }
-
-    /// The highest floor of all stripes, for the disk.
-    pub(crate) fn floor(&self) -> Generation {
-        *self.floor.read()
-    }
-
-    /// What was removed before the start was in no higher generation. A SET from now on is in a higher one.
-    pub(crate) fn raise_floor(&self, floor: Generation) {
-        self.note_generation(floor);
-        (0..STRIPES).for_each(|number| {
-            let mut stripe = self.lock(number);
-            stripe.floor = stripe.floor.max(floor);
-        });
-        let highest = &mut *self.floor.write();
-        *highest = floor.max(*highest);
-    }
-
-    /// Takes note of a generation from elsewhere.
-    pub(crate) fn note_generation(&self, generation: Generation) {
-        self.generation_time.fetch_max(generation.time, Ordering::AcqRel);
     }
 
     #[inline]
