@@ -100,6 +100,11 @@ impl Publisher {
         self.first_walk = Some(0);
     }
 
+    /// Whether that is under way.
+    pub(crate) fn is_publishing_all(&self) -> bool {
+        self.first_walk.is_some()
+    }
+
     /// When there is something to do next, given whether clients have changed something.
     pub(crate) fn deadline(&self, keyspace: &Keyspace) -> Micros {
         if self.first_walk.is_some() || self.is_behind {

@@ -74,7 +74,9 @@ impl Cluster {
 
     fn stream_of(&self, origin: MemberIndex) -> Option<&Stream> {
         match origin {
-            MemberIndex::SELF => Some(&self.publisher.stream).filter(|_| self.recovery.is_none()),
+            // What is published for the first time while a walk is under way would be sent twice.
+            MemberIndex::SELF => Some(&self.publisher.stream)
+                .filter(|_| self.recovery.is_none() && !self.publisher.is_publishing_all()),
             peer => self.peers.get(&peer).map(|peer| &peer.stream),
         }
     }

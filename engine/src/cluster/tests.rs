@@ -387,6 +387,18 @@ fn what_was_counted_before_joining_is_known_afterwards() {
 }
 
 #[test]
+fn who_joins_with_many_counters_sends_each_once() {
+    const COUNTERS: usize = 20_000;
+    let mut world = World::new(2);
+    (0..COUNTERS).for_each(|n| drop(world.ask(0, &format!("INCRBY c{n} 3"))));
+    world.meet(0, 1);
+    world.run(Micros::from_secs(3));
+    assert_eq!(world.ask(1, "DBSIZE"), format!(":{COUNTERS}|"));
+    let sent = world.hosts[0].cluster.links.values().map(|link| link.carried.updates_sent).sum::<u64>();
+    assert_eq!(sent, COUNTERS as u64);
+}
+
+#[test]
 fn a_set_holds_everywhere_and_later_increments_add_to_it() {
     let mut world = World::joined(3);
     world.ask(0, "INCRBY a 5");
