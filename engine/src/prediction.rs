@@ -140,7 +140,7 @@ const STAIR: f64 = 0.75;
 ///
 /// **Coarse writes.** When each write is a larger step than the precision, every line fails at the next step.
 /// If eight lines in a row have failed at once, publishing does not help: lines within three quarters of a
-/// step are then let be, and renewed once per history only.
+/// step are then let be as far as they promise no less, and renewed once per history only.
 ///
 /// **Which.** Four candidates, flat and the slopes of three time scales, each keep a virtual line that is
 /// redrawn when it fails, as if it had been the published one. A failure costs by how far the line was off;
@@ -338,7 +338,7 @@ impl Track {
         }
         let spent = self.spent(now, pace);
         let stair = if self.failures >= HOPELESS { self.rhythm.step() * STAIR } else { 0.0 };
-        let let_be = if now - self.published < pace.history { stair } else { 0.0 };
+        let let_be = if now - self.published < pace.history { stair.min(float(self.promised)) } else { 0.0 };
         let tolerated = (check.unit() * tolerance(spent)).max(let_be);
         let has_stopped = !is_write
             && self.rhythm.has_stopped(point.at, self.published > self.moment(self.rhythm.last().at));

@@ -365,6 +365,23 @@ fn steps_coarser_than_the_precision_are_not_published_in_vain() {
 }
 
 #[test]
+fn a_counter_of_coarse_writes_does_not_break_its_promise_for_long() {
+    // One of many counters that all get 1 to 8 at a time, each about once a second, at a precision of 1.
+    const GAPS_MS: [u64; 7] = [310, 1_450, 890, 620, 1_800, 140, 1_170];
+    let mut owner = Owner::new(ONE);
+    let mut longest = Micros(0);
+    for n in 0..600 {
+        owner.write(i128::from(n * 5 % 8 + 1) * ONE);
+        for _ in 0..GAPS_MS[n as usize % GAPS_MS.len()] / 10 {
+            owner.run_for(Micros::from_millis(10));
+            let since = owner.track.as_ref().and_then(|track| track.overdue_since(owner.now));
+            longest = longest.max(owner.now - since.unwrap_or(owner.now));
+        }
+    }
+    assert!(longest <= Micros::from_millis(20), "{longest:?}");
+}
+
+#[test]
 fn a_raised_precision_is_claimed_with_the_next_line() {
     let (pace, mut track) = (Pace::default(), Track::start(Micros::from_secs(1), Value::ZERO));
     let write = |track: &mut Track, at, units, precision| {
