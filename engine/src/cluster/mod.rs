@@ -366,7 +366,11 @@ impl Cluster {
         self.is_leaving = true;
         if self.is_publishing() {
             let node = Arc::clone(&self.node);
+            // Some at a time, as always; one round that has begun now sees all that clients have changed.
             self.publisher.run(&node, &self.pace, now.monotonic, true);
+            while !self.publisher.has_looked(&node.keyspace, now.monotonic) {
+                self.publisher.run(&node, &self.pace, now.monotonic, true);
+            }
             self.publisher.settle(&node.keyspace, usize::MAX, now.monotonic);
         }
         self.pump_all();

@@ -58,7 +58,9 @@ pub(crate) struct Publisher {
     next_look: Micros,
     last_look: Micros,
     last_change: Micros,
-    is_behind: bool,
+    /// Stripes with changes that are still to be looked at in this round, and when it began.
+    round: Vec<usize>,
+    round_began: Micros,
     /// Counters that came to rest and whose parts cancel out; the cluster takes them.
     pub(crate) balanced: Vec<Handle>,
     /// Publications since the start, for INFO.
@@ -81,7 +83,8 @@ impl Publisher {
             next_look: Micros(0),
             last_look: Micros(0),
             last_change: Micros(0),
-            is_behind: false,
+            round: Vec::new(),
+            round_began: Micros(0),
             balanced: Vec::new(),
             published: 0,
         }
@@ -107,7 +110,7 @@ impl Publisher {
 
     /// When there is something to do next, given whether clients have changed something.
     pub(crate) fn deadline(&self, keyspace: &Keyspace) -> Micros {
-        if self.first_walk.is_some() || self.is_behind {
+        if self.first_walk.is_some() || !self.round.is_empty() {
             return Micros(0);
         }
         let quiet = self.last_change + QUIET;
@@ -120,7 +123,7 @@ impl Publisher {
     pub(crate) fn run(&mut self, node: &Node, pace: &Pace, now: Micros, must: bool) {
         let keyspace = &node.keyspace;
         self.walk(keyspace, now);
-        if (keyspace.dirty.is_woken() && (must || now >= self.next_look)) || self.is_behind {
+        if (keyspace.dirty.is_woken() && (must || now >= self.next_look)) || !self.round.is_empty() {
             self.look(keyspace, pace, now);
         } else if !keyspace.dirty.is_woken() {
             self.last_look = now;
@@ -136,24 +139,31 @@ impl Publisher {
 
     /// Whether everything that clients had changed by now has been looked at.
     pub(crate) fn has_looked(&self, keyspace: &Keyspace, now: Micros) -> bool {
-        self.first_walk.is_none() && !self.is_behind && (self.last_look == now || !keyspace.dirty.is_woken())
+        self.first_walk.is_none()
+            && self.round.is_empty()
+            && (self.last_look == now || !keyspace.dirty.is_woken())
     }
 
+    /// Looks at what has changed. What one look can't do, the next ones go on with before they take what has changed since: so
+    /// that each round, however much is written meanwhile, ends, and then all is known to be as of its beginning.
     fn look(&mut self, keyspace: &Keyspace, pace: &Pace, now: Micros) {
+        if self.round.is_empty() {
+            (self.round, self.round_began) = (keyspace.dirty.take_stripes(), now);
+        }
         let mut seen = 0;
-        self.is_behind = false;
-        for stripe in keyspace.dirty.take_stripes() {
-            if seen >= STEP {
-                self.is_behind |= keyspace.drain(Changed::Dirty, stripe, 0, |_, _| {});
-                continue;
-            }
-            self.is_behind |= keyspace.drain(Changed::Dirty, stripe, STEP, |handle, counter| {
+        while seen < STEP
+            && let Some(stripe) = self.round.pop()
+        {
+            let has_more = keyspace.drain(Changed::Dirty, stripe, STEP, |handle, counter| {
                 seen += 1;
                 self.consider(keyspace, handle, counter, pace, now, true);
             });
+            if has_more {
+                self.round.push(stripe);
+            }
         }
-        if !self.is_behind {
-            self.last_look = now;
+        if self.round.is_empty() {
+            self.last_look = self.round_began;
         }
         if seen > 0 {
             self.last_change = now;
@@ -412,7 +422,8 @@ impl Publisher {
         if self.first_walk.is_some() || keyspace.is_recovering() {
             return Micros(0);
         }
-        let mut as_of = if keyspace.dirty.is_woken() || self.is_behind { self.last_look } else { now };
+        let mut as_of =
+            if keyspace.dirty.is_woken() || !self.round.is_empty() { self.last_look } else { now };
         if let Some(Reverse((moment, _))) = self.deadlines.peek() {
             as_of = as_of.min(*moment);
         }

@@ -341,6 +341,37 @@ fn who_leaves_tells_everything_also_to_a_peer_that_is_behind() {
 }
 
 #[test]
+fn who_leaves_tells_everything_however_much_has_changed_just_now() {
+    for is_joined in [true, false] {
+        let mut world = if is_joined { World::joined(2) } else { World::new(2) };
+        (0..20_000).for_each(|n| drop(world.ask(0, &format!("INCRBY c{n} 3"))));
+        if !is_joined {
+            world.meet(0, 1);
+            world.run(Micros::from_millis(2));
+        }
+        let now = world.clock();
+        world.hosts[0].cluster.settle(now);
+        world.settle();
+        assert_eq!(world.ask(1, "DBSIZE"), ":20000|", "joined before: {is_joined}");
+        assert!((0..20_000).all(|n| world.ask(1, &format!("GET c{n}")) == "3"));
+    }
+}
+
+#[test]
+fn what_is_known_of_a_node_is_young_also_if_more_changes_than_it_can_look_at_in_a_row() {
+    const COUNTERS: usize = 5_000;
+    let mut world = World::joined(2);
+    (0..COUNTERS).for_each(|n| drop(world.ask(0, &format!("PRECISION c{n} 1000000"))));
+    for _ in 0..500 {
+        (0..COUNTERS).for_each(|n| drop(world.ask(0, &format!("INCR c{n}"))));
+        world.run(Micros::from_millis(1));
+    }
+    let (host, now) = (&world.hosts[0], world.clock().monotonic);
+    let age = now - host.cluster.publisher.as_of(&host.node.keyspace, now);
+    assert!(age <= Micros::from_millis(50), "{age:?}");
+}
+
+#[test]
 fn info_tells_how_often_a_prediction_was_made_and_how_often_it_held() {
     let mut world = World::joined(2);
     let told = |world: &World, host: usize| world.hosts[host].node.stats.predictions();
