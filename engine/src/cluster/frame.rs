@@ -46,6 +46,10 @@ pub(crate) mod kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) epoch: ResetEpoch,
+    /// Who is called at that address; `None`: whoever is there (CLUSTER MEET), or the sender was called itself.
+    pub(crate) calls_for: Option<NodeId>,
+    /// The sender has begun anew, and nobody has taken it in yet.
+    pub(crate) has_left: bool,
     pub(crate) announcement: Announcement,
 }
 
@@ -56,6 +60,10 @@ impl Hello {
         frame.put_u8(VERSION);
         frame.put_unsigned(self.epoch.clock.into());
         frame.put_id(self.epoch.author);
+        frame.put_u8(u8::from(self.has_left) | u8::from(self.calls_for.is_some()) << 1);
+        if let Some(id) = self.calls_for {
+            frame.put_id(id);
+        }
         GossipEntry::Member(self.announcement).encode(&mut frame);
         frame
     }
@@ -68,10 +76,12 @@ impl Hello {
             return Err(DecodeError { what: "version of the bus protocol" });
         }
         let epoch = ResetEpoch { clock: reader.number("epoch")?, author: reader.id("epoch")? };
+        let flags = reader.u8("flags of a greeting")?;
+        let calls_for = if flags & 2 == 0 { None } else { Some(reader.id("who is called")?) };
         let mut rest = reader.rest();
         match GossipEntry::decode(&mut rest) {
             Ok(Some(GossipEntry::Member(announcement))) if rest.is_empty() => {
-                Ok(Hello { epoch, announcement })
+                Ok(Hello { epoch, calls_for, has_left: flags & 1 != 0, announcement })
             }
             _ => Err(DecodeError { what: "announcement" }),
         }
@@ -126,6 +136,8 @@ pub(crate) enum Refusal {
     Clone,
     /// The node was removed from the cluster and must join anew.
     Forgotten,
+    /// The node has begun anew, but under the name of a removed one: it must take another.
+    NameSpent,
     /// Anything else; the text says what.
     Other,
 }
@@ -135,6 +147,7 @@ impl Refusal {
         let code = match self {
             Refusal::Clone => 1,
             Refusal::Forgotten => 2,
+            Refusal::NameSpent => 3,
             Refusal::Other => 0,
         };
         let mut frame = vec![kind::REFUSAL, code];
@@ -146,6 +159,7 @@ impl Refusal {
         let refusal = match reader.u8("code")? {
             1 => Refusal::Clone,
             2 => Refusal::Forgotten,
+            3 => Refusal::NameSpent,
             _ => Refusal::Other,
         };
         let text = reader.bytes(MAX_REFUSAL_LEN, "text")?;

@@ -23,7 +23,12 @@ impl Cluster {
             self.members.meet_sent(meet, self.now.unix);
         }
         link.told_epoch = Some(self.epoch);
-        let hello = Hello { epoch: self.epoch, announcement: *self.members.own() };
+        let calls_for = match link.target {
+            Some(DialTarget::Member(index)) => self.members.announced(index).map(|announced| announced.id),
+            Some(DialTarget::Meet(_)) | None => None,
+        };
+        let has_left = self.members.has_left();
+        let hello = Hello { epoch: self.epoch, calls_for, has_left, announcement: *self.members.own() };
         self.send(id, hello.encode());
     }
 
@@ -69,6 +74,18 @@ impl Cluster {
                 return Ok(());
             }
         }
+        if self.members.index_of(peer.id).is_none() {
+            if let Some(reason) = self.reason_to_stay_apart(id, &hello) {
+                self.refuse_quietly(id, &reason);
+                return Ok(());
+            }
+            if hello.has_left && self.members.is_forgotten(peer.id) {
+                let text = format!("the name {} is that of a removed node: it takes another", peer.id);
+                self.send(id, Refusal::NameSpent.encode(&text));
+                self.close(id, &text);
+                return Ok(());
+            }
+        }
         self.take_gossip(GossipEntry::Member(peer));
         let Some(member) = self.members.index_of(peer.id) else {
             self.close(id, "it could not be added to the members");
@@ -84,6 +101,23 @@ impl Cluster {
         }
         self.establish(id, member, hello.epoch);
         Ok(())
+    }
+
+    /// Why a node that is no member is none after this greeting either: one of us has called an address for a member, and no CLUSTER
+    /// MEET has asked for more.
+    fn reason_to_stay_apart(&mut self, id: LinkId, hello: &Hello) -> Option<String> {
+        let own = self.members.own().id;
+        if let Some(DialTarget::Member(wanted)) = self.links.get(&id)?.target {
+            self.members.wrong_id(wanted, self.now.monotonic);
+            return Some(format!("node {} answers at the address of another", hello.announcement.id));
+        }
+        match hello.calls_for? {
+            wanted if wanted != own => Some(format!("this is node {own}, which you have not met")),
+            _ if self.members.has_left() => {
+                Some(format!("node {own} has left by CLUSTER RESET; CLUSTER MEET would bring it back"))
+            }
+            _ => None,
+        }
     }
 
     /// What was dialled has turned out to be this member.
@@ -166,6 +200,7 @@ impl Cluster {
 
     pub(super) fn receive_members(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
         let frame = MembersFrame::decode(reader)?;
+        self.members.note_taken_in();
         for entry in frame.gossip {
             self.take_gossip(entry);
         }
@@ -273,10 +308,18 @@ impl Cluster {
     }
 
     pub(super) fn receive_refusal(&mut self, id: LinkId, reader: &mut Reader<'_>) -> Decoded<()> {
-        let (_, text) = Refusal::decode(reader)?;
+        let (refusal, text) = Refusal::decode(reader)?;
         let shown: String = text.chars().filter(|c| !c.is_control()).collect();
-        self.node.shell.warn(&format!("a node has refused our link: {shown}"));
+        if let Some(count) = self.refused_us.note(self.now.monotonic) {
+            let text = format!("a node has refused our link: {shown} (number {count} of this kind)");
+            self.node.shell.warn(&text);
+        }
         self.close(id, &shown);
+        match refusal {
+            Refusal::Forgotten => self.members.note_removed(),
+            Refusal::NameSpent if self.members.has_left() => self.take_another_name(),
+            Refusal::NameSpent | Refusal::Clone | Refusal::Other => {}
+        }
         Ok(())
     }
 

@@ -180,6 +180,10 @@ pub struct Members {
     meets_failed: u64,
     forgotten: ForgottenIds,
     own_ip: IpSource,
+    /// The others have removed us.
+    is_removed: bool,
+    /// By CLUSTER RESET, and nobody has taken us in since.
+    has_left: bool,
     jitter: Jitter,
     revision: u64,
     departed_revision: u64,
@@ -195,6 +199,8 @@ impl Members {
             meets_failed: 0,
             forgotten: ForgottenIds::default(),
             own_ip: if own.ip.is_some() { IpSource::Configured } else { IpSource::Guessed },
+            is_removed: false,
+            has_left: false,
             jitter: Jitter(seed),
             revision: 0,
             departed_revision: 0,
@@ -211,6 +217,7 @@ impl Members {
         own.ip = own.ip.or(file.myself.line.ip);
         let mut members = Members::new(own, seed, now);
         members.own_ip = if is_configured { IpSource::Configured } else { IpSource::Guessed };
+        members.has_left = file.has_left;
         for forgotten in &file.forgotten {
             members.forgotten.insert(*forgotten);
         }
@@ -279,6 +286,28 @@ impl Members {
     /// Changes whenever `departed` does.
     pub(crate) fn departed_revision(&self) -> u64 {
         self.departed_revision
+    }
+
+    /// Whether this node has left by CLUSTER RESET and nobody has taken it in since: others that still know it do not get it back
+    /// by calling it.
+    pub(crate) fn has_left(&self) -> bool {
+        self.has_left
+    }
+
+    /// Another member has sent us what only members get.
+    pub(crate) fn note_taken_in(&mut self) {
+        self.revision += u64::from(self.has_left);
+        self.has_left = false;
+    }
+
+    /// Another node says that we were removed.
+    pub(crate) fn note_removed(&mut self) {
+        self.is_removed = true;
+    }
+
+    /// Whether the others have removed this node.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.is_removed
     }
 
     /// Whether a node of that id was removed from the cluster, however long ago.
@@ -374,6 +403,17 @@ impl Members {
         let (source, meets_failed) = (self.own_ip, self.meets_failed);
         *self = Members::new(own, self.jitter.0, now);
         (self.own_ip, self.meets_failed, self.revision) = (source, meets_failed, revision);
+        self.has_left = true;
+    }
+
+    /// Takes another id; only while this node has left, so that nobody knows it by the one that it has.
+    pub(crate) fn rename(&mut self, id: NodeId) {
+        debug_assert!(self.has_left, "others know this node by its id");
+        let own = self.slot_mut(MemberIndex::SELF);
+        let before = std::mem::replace(&mut own.announced.id, id);
+        self.live.remove(&before);
+        self.live.insert(id, MemberIndex::SELF);
+        self.revision += 1;
     }
 
     // ---- Gossip ----
@@ -435,6 +475,7 @@ impl Members {
     fn merge_forgotten(&mut self, forgotten: Forgotten) -> News {
         if forgotten.id == self.own().id {
             let is_meant = self.own().joined <= forgotten.incarnation;
+            self.is_removed |= is_meant;
             return if is_meant { News::WeAreForgotten } else { News::None };
         }
         let is_news = self.forgotten.insert(forgotten);

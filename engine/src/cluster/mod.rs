@@ -213,6 +213,8 @@ pub struct Cluster {
     traffic: Traffic,
     misbehaved: complaints::Complaints,
     refused: complaints::Complaints,
+    /// Links of ours that others have refused.
+    refused_us: complaints::Complaints,
     timeout: Micros,
     planted: Option<Planted>,
     now: Now,
@@ -281,6 +283,7 @@ impl Cluster {
             traffic: Traffic::default(),
             misbehaved: complaints::Complaints::default(),
             refused: complaints::Complaints::default(),
+            refused_us: complaints::Complaints::default(),
             planted: config.planted,
             now,
         };
@@ -577,7 +580,8 @@ impl Cluster {
         self.publisher.clear();
         self.publisher.stream.restart_at(Seq::ZERO);
         self.node.kept.lock().facts.applied.clear();
-        let id = hard.then(|| self.members.made_up_id());
+        // The name of a node that was removed is spent: what is left of that one must not be taken for this one's.
+        let id = (hard || self.members.is_removed()).then(|| self.members.made_up_id());
         let incarnation = (self.now.unix.secs() as u32).max(self.members.own().incarnation + 1);
         self.members.reset(id, incarnation, self.now.monotonic);
         self.publisher.set_incarnation(self.members.own().incarnation);
@@ -592,6 +596,21 @@ impl Cluster {
         self.save_nodes();
         self.refresh_view();
         TaskResult::Ok
+    }
+
+    /// We have begun anew, but under a name that the cluster which we are to join has removed.
+    fn take_another_name(&mut self) {
+        if !self.node.keyspace.is_empty() {
+            self.node.shell.warn("this node has counters under the name of a removed one: CLUSTER RESET HARD, then CLUSTER MEET");
+            return;
+        }
+        let id = self.members.made_up_id();
+        self.members.rename(id);
+        self.node.set_id(id);
+        self.sign();
+        self.save_nodes();
+        self.refresh_view();
+        self.node.shell.info(&format!("the cluster has removed a node of our name: we are {id} from now on"));
     }
 
     /// Generations of ours are signed with what we are now.

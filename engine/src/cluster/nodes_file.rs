@@ -6,7 +6,7 @@
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `# discnt 2 reset=CLOCK:ID` | first line; `reset`: clock and author of the last DEBUG RESET that was carried out |
+//! | `# discnt 2 reset=CLOCK:ID left=1` | first line; `reset`: clock and author of the last DEBUG RESET that was carried out; `left=1`, or nothing: CLUSTER RESET, and not taken in by anybody since |
 //! | `# member ID incarnation=N joined=N number=N bus=PORT` | see `Announcement`; `bus` defaults to the port + 10000 |
 //! | `# forgotten ID incarnation=N` | a removed member |
 //! | `# end` | last line; a file with the first line and without this one was cut off |
@@ -90,6 +90,8 @@ pub struct NodesFile {
     pub forgotten: Vec<Forgotten>,
     /// The last deletion of everything.
     pub reset: ResetEpoch,
+    /// The node has left its cluster by CLUSTER RESET and nobody has taken it in since.
+    pub has_left: bool,
 }
 
 impl NodesFile {
@@ -97,7 +99,8 @@ impl NodesFile {
     pub fn write(&self) -> Vec<u8> {
         let mut text = String::new();
         let ResetEpoch { clock, author } = self.reset;
-        let _ = writeln!(text, "# discnt 2 reset={clock}:{author}");
+        let left = if self.has_left { " left=1" } else { "" };
+        let _ = writeln!(text, "# discnt 2 reset={clock}:{author}{left}");
         for SavedMember { line, incarnation, joined, number, bus_port } in
             std::iter::once(&self.myself).chain(&self.members)
         {
@@ -138,6 +141,7 @@ struct Reader {
     extras: BTreeMap<NodeId, Extra>,
     forgotten: Vec<Forgotten>,
     reset: Option<ResetEpoch>,
+    has_left: bool,
     is_ours: bool,
     has_end: bool,
 }
@@ -177,8 +181,10 @@ impl Reader {
                 }
                 self.is_ours = true;
                 for (name, value) in fields(words)? {
-                    if name == "reset" {
-                        self.reset = Some(parse_reset(value)?);
+                    match name {
+                        "reset" => self.reset = Some(parse_reset(value)?),
+                        "left" => self.has_left = number::<u8>(value)? != 0,
+                        _ => {}
                     }
                 }
             }
@@ -236,6 +242,7 @@ impl Reader {
             members: self.lines.into_iter().map(complete).collect(),
             forgotten: self.forgotten,
             reset: self.reset.unwrap_or(ResetEpoch::NONE),
+            has_left: self.has_left,
         })
     }
 }
@@ -425,8 +432,9 @@ mod tests {
         let forgotten = (any::<[u8; 20]>(), any::<u32>())
             .prop_map(|(id, incarnation)| Forgotten { id: NodeId(id), incarnation });
         let lists = (prop::collection::vec(member(), 0..5), prop::collection::vec(forgotten, 0..4));
-        (myself, lists, any::<(u64, [u8; 20])>()).prop_map(
-            |(myself, (members, forgotten), (clock, author))| NodesFile {
+        (myself, lists, any::<(u64, [u8; 20], bool)>()).prop_map(
+            |(myself, (members, forgotten), (clock, author, has_left))| NodesFile {
+                has_left,
                 myself,
                 members,
                 forgotten,

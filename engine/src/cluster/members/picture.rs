@@ -91,6 +91,7 @@ impl Members {
             members: self.peers().map(|(index, _)| saved(index)).collect(),
             forgotten: self.forgotten.iter().collect(),
             reset,
+            has_left: self.has_left(),
         }
     }
 }

@@ -569,3 +569,84 @@ fn a_forgotten_node_leaves_its_counts() {
     world.run(Micros::from_secs(3));
     world.agree("GET a", "5");
 }
+
+/// CLUSTER RESET.
+fn reset(world: &mut World, host: usize) {
+    let now = world.clock();
+    world.hosts[host].cluster.request(ClusterRequest::Reset { hard: false }, now);
+    world.settle();
+}
+
+fn ids(world: &World) -> BTreeSet<NodeId> {
+    world.hosts.iter().map(|host| host.node.id()).collect()
+}
+
+#[test]
+fn who_was_removed_and_joins_anew_is_another_for_all_who_come_later() {
+    // Whether it has heard of its removal before it began anew, or not.
+    for has_heard in [true, false] {
+        let mut world = World::joined(3);
+        (0..3).for_each(|host| drop(world.ask(host, &format!("INCRBY a {}", [1, 10, 100][host]))));
+        world.run(Micros::from_secs(5));
+        let before = world.hosts[2].node.id();
+        if !has_heard {
+            world.away.insert(2);
+            world.kill(2);
+        }
+        world.forget(&[0], 2);
+        world.run(Micros::from_secs(3));
+        reset(&mut world, 2);
+        world.away.clear();
+        world.meet(2, 0);
+        world.run(Micros::from_secs(5));
+        world.ask(2, "INCRBY a 5000");
+        world.run(Micros::from_secs(5));
+        world.agree("GET a", "5111");
+        assert_ne!(world.hosts[2].node.id(), before, "heard: {has_heard}");
+        world.add();
+        world.meet(3, 1);
+        world.run(Micros::from_secs(5));
+        world.agree("GET a", "5111");
+        world.restart(1);
+        world.run(Micros::from_secs(10));
+        world.agree("GET a STATE", "*2|$4|5111|$10|CONSISTENT|");
+    }
+}
+
+#[test]
+fn who_has_left_stays_away_until_somebody_is_met() {
+    let mut world = World::joined(3);
+    world.ask(1, "INCRBY a 7");
+    world.run(Micros::from_secs(3));
+    reset(&mut world, 1);
+    for _ in 0..2 {
+        world.run(Micros::from_secs(10));
+        assert_eq!(world.hosts[1].cluster.members.peers().count(), 0);
+        assert_eq!(world.ask(1, "DBSIZE"), ":0|");
+        let disk = world.disk(1);
+        world.restart_with(1, &disk);
+    }
+    world.meet(0, 1);
+    world.run(Micros::from_secs(5));
+    world.agree("GET a", "7");
+    assert_eq!(ids(&world).len(), 3);
+}
+
+#[test]
+fn a_stranger_at_the_address_of_a_member_becomes_none() {
+    let mut world = World::joined(3);
+    world.ask(0, "INCRBY a 7");
+    world.run(Micros::from_secs(3));
+    let dead = world.hosts[2].node.id();
+    world.kill(2);
+    // What is there now has another name, and a cluster of its own.
+    world.hosts[2] = world.make(9, None);
+    world.add();
+    world.meet(2, 3);
+    world.ask(2, "INCRBY a 900000");
+    world.run(Micros::from_secs(20));
+    assert_eq!([world.ask(0, "GET a"), world.ask(1, "GET a"), world.ask(3, "GET a")], ["7", "7", "900000"]);
+    let nodes = world.hosts[0].node.cluster_view().nodes_text();
+    let line = nodes.lines().find(|line| line.starts_with(&dead.to_string())).unwrap();
+    assert!(line.contains("noaddr"), "{nodes}");
+}
