@@ -46,7 +46,7 @@ impl Cluster {
             Greeting::OurClone => {
                 let text = format!(
                     "another live node has our id {}: two processes run on copies of one data directory; \
-                     delete the nodes file of one of them",
+                     stop one of them, or give the copy CLUSTER RESET HARD, which deletes what it has counted",
                     peer.id
                 );
                 self.refuse(id, Refusal::Clone, &text);
@@ -55,7 +55,7 @@ impl Cluster {
             Greeting::Clone => {
                 let text = format!(
                     "another live node has the id {}: two processes run on copies of one data directory; \
-                     delete the nodes file of one of them",
+                     stop one of them, or give the copy CLUSTER RESET HARD, which deletes what it has counted",
                     peer.id
                 );
                 self.refuse(id, Refusal::Clone, &text);

@@ -14,6 +14,7 @@ use super::{
     SettingSpec, Shown, When,
 };
 use std::fmt::Display;
+use std::net::IpAddr;
 
 /// Bound of numbers that have no natural one; other servers of the family hold them in 31 bits.
 const MAX_NUMBER: u64 = i32::MAX as u64;
@@ -415,9 +416,15 @@ pub static SETTINGS: &[SettingSpec] = &[
         kind: Kind::Text { max_len: 255 },
         when: When::StartUp,
         shown: Shown::Plainly,
-        summary: "Address under which other members reach this node; empty: as they see it.",
+        summary: "IP address under which other members reach this node; empty: as they see it.",
         get: |s| text(&s.cluster_announce_ip),
-        set: |s, given| put(&mut s.cluster_announce_ip, given.text()),
+        set: |s, given| {
+            let ip = given.text()?;
+            if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
+                return Err(SettingError::Refused("cluster-announce-ip must be an IP address, or empty"));
+            }
+            put(&mut s.cluster_announce_ip, Ok(ip))
+        },
         lines: None,
     },
     SettingSpec {
