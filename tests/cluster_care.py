@@ -161,7 +161,9 @@ def reset_leaves_alone_and_empty_and_the_node_may_join_anew(stage, _options):
         old = nodes[2].id()
         check(nodes[2].call("CLUSTER", "RESET", how) == "OK", "RESET answers OK")
         check((nodes[2].id() == old) == (how == "SOFT"), "SOFT keeps the id, HARD takes another")
-        check(nodes[2].call("DBSIZE") == 0 and not nodes[2].members(), "it is empty and alone")
+        # The others call it every second or so.
+        time.sleep(2.5)
+        check(nodes[2].call("DBSIZE") == 0 and not nodes[2].members(), "it is empty and stays alone")
         nodes[2].call("INCRBY", "reset:0", 5)
         expected["reset:0"] += 5
         check(nodes[2].call("CLUSTER", "MEET", nodes[0].host, nodes[0].port) == "OK", "MEET answers OK")
@@ -195,6 +197,35 @@ def a_forgotten_node_that_returns_is_told_and_can_join_anew(stage, _options):
     zombie.call("INCRBY", "zombie:0", 3)
     expected["zombie:0"] += 3
     await_totals(nodes, expected)
+    check(zombie.id() != gone, "the id of a removed node is not used again")
+    newcomer = stage.node().start()
+    check(newcomer.call("CLUSTER", "MEET", live[1].host, live[1].port) == "OK", "MEET answers OK")
+    await_totals([*nodes, newcomer], expected, limit=10.0)
+
+
+def who_is_found_at_the_address_of_a_dead_member_becomes_none(stage, _options):
+    nodes, expected = stage.cluster(3), {"here": 7}
+    nodes[0].call("INCRBY", "here", 7)
+    await_totals(nodes, expected)
+    dead = nodes[2].id()
+    nodes[2].kill()
+    strangers = [stage.node(), stage.node()]
+    strangers[0].port = nodes[2].port
+    for stranger in strangers:
+        stranger.start()
+    stage.join(strangers)
+    strangers[0].call("INCRBY", "there", 9)
+    wait_until(
+        lambda: all("noaddr" in node.members()[dead][2] for node in nodes[:2]),
+        10.0,
+        lambda: f"the others have called in vain: {nodes[0].call('CLUSTER', 'NODES')}",
+    )
+    time.sleep(2.0)
+    check(all(len(node.members()) == 2 for node in nodes[:2]), "nobody has become a member")
+    check(all(len(stranger.members()) == 1 for stranger in strangers), "nor there")
+    check(all(node.call("EXISTS", "there") == 0 for node in nodes[:2]), "nor a count of theirs is here")
+    check(all(stranger.call("EXISTS", "here") == 0 for stranger in strangers), "nor one of ours there")
+    await_totals(nodes[:2], {"here": 7}, limit=0.5)
 
 
 def secrets_are_checked_at_the_start_and_on_every_link(stage, _options):
@@ -273,6 +304,7 @@ CLAIMS = [
     what_a_node_announces_is_what_others_see,
     reset_leaves_alone_and_empty_and_the_node_may_join_anew,
     a_forgotten_node_that_returns_is_told_and_can_join_anew,
+    who_is_found_at_the_address_of_a_dead_member_becomes_none,
     secrets_are_checked_at_the_start_and_on_every_link,
     a_peer_that_sends_nonsense_is_unlinked_and_told_of_in_few_lines,
     one_command_shows_a_cluster,

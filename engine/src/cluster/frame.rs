@@ -4,8 +4,8 @@
 //!
 //! | kind | name | body |
 //! |---|---|---|
-//! | 1 | hello | magic `Discnt`, version u8, reset epoch (clock unsigned, author id), announcement (see `gossip`) |
-//! | 2 | refusal | code u8, text |
+//! | 1 | hello | magic `Discnt`, version u8, reset epoch (clock unsigned, author id), flags u8 (1 has left, 2 calls for a member), the id called for if any, announcement (see `gossip`) |
+//! | 2 | refusal | code u8 (0 other, 1 clone, 2 forgotten, 3 name spent), text |
 //! | 3 | members | count, then per member: the sender's index of it, id; then gossip entries to the end |
 //! | 4 | heartbeat | see `Heartbeat` |
 //! | 5 | updates | see `update` |
