@@ -40,7 +40,7 @@ impl Cluster {
         match self.members.greet(&peer, now) {
             Greeting::Welcome => {}
             Greeting::Ourselves => {
-                self.refuse_quietly(id, "that is this node itself");
+                self.refuse_quietly(id, Refusal::Other, "that is this node itself");
                 return Ok(());
             }
             Greeting::OurClone => {
@@ -76,13 +76,16 @@ impl Cluster {
         }
         if self.members.index_of(peer.id).is_none() {
             if let Some(reason) = self.reason_to_stay_apart(id, &hello) {
-                self.refuse_quietly(id, &reason);
+                self.refuse_quietly(id, Refusal::Other, &reason);
                 return Ok(());
             }
             if hello.has_left && self.members.is_forgotten(peer.id) {
-                let text = format!("the name {} is that of a removed node: it takes another", peer.id);
-                self.send(id, Refusal::NameSpent.encode(&text));
-                self.close(id, &text);
+                // Who has counted under it already can't change its name any more.
+                let text = format!(
+                    "the name {} is that of a removed node; it is taken in under another (CLUSTER RESET HARD)",
+                    peer.id
+                );
+                self.refuse_quietly(id, Refusal::NameSpent, &text);
                 return Ok(());
             }
         }
@@ -298,12 +301,11 @@ impl Cluster {
         if let Some(count) = self.refused.note(self.now.monotonic) {
             self.node.shell.warn(&format!("{text} (number {count} of this kind)"));
         }
-        self.send(id, refusal.encode(text));
-        self.close(id, text);
+        self.refuse_quietly(id, refusal, text);
     }
 
-    fn refuse_quietly(&mut self, id: LinkId, text: &str) {
-        self.send(id, Refusal::Other.encode(text));
+    fn refuse_quietly(&mut self, id: LinkId, refusal: Refusal, text: &str) {
+        self.send(id, refusal.encode(text));
         self.close(id, text);
     }
 
@@ -317,7 +319,9 @@ impl Cluster {
         self.close(id, &shown);
         match refusal {
             Refusal::Forgotten => self.members.note_removed(),
-            Refusal::NameSpent if self.members.has_left() => self.take_another_name(),
+            Refusal::NameSpent if self.members.has_left() && self.node.keyspace.is_empty() => {
+                self.take_another_name();
+            }
             Refusal::NameSpent | Refusal::Clone | Refusal::Other => {}
         }
         Ok(())

@@ -598,12 +598,9 @@ impl Cluster {
         TaskResult::Ok
     }
 
-    /// We have begun anew, but under a name that the cluster which we are to join has removed.
+    /// We have begun anew, but under a name that the cluster which we are to join has removed. Only without counters: on disk they stand
+    /// under the name that they were counted under.
     fn take_another_name(&mut self) {
-        if !self.node.keyspace.is_empty() {
-            self.node.shell.warn("this node has counters under the name of a removed one: CLUSTER RESET HARD, then CLUSTER MEET");
-            return;
-        }
         let id = self.members.made_up_id();
         self.members.rename(id);
         self.node.set_id(id);

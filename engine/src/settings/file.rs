@@ -345,6 +345,8 @@ mod tests {
             "default-precision inf",
             "default-precision -1",
             "cluster-secret fifteen-bytes-x",
+            "cluster-announce-ip localhost",
+            "cluster-announce-ip 10.0.0.1:5262",
             "rename-command GET",
             "rename-command \"\" x",
             "cluster-config-file a/b",
@@ -353,6 +355,9 @@ mod tests {
             "logfile \"a\\x00b\"",
         ] {
             assert!(read(line).is_err(), "{line}");
+        }
+        for ip in ["10.0.0.1", "::1", "\"\""] {
+            assert!(read(&format!("cluster-announce-ip {ip}")).is_ok(), "{ip}");
         }
         assert!(read(&format!("history-size {MAX_HISTORY_SIZE_SECS}")).is_ok());
         assert!(read(&format!("history-size {}", MAX_HISTORY_SIZE_SECS + 1)).is_err());

@@ -571,9 +571,9 @@ fn a_forgotten_node_leaves_its_counts() {
 }
 
 /// CLUSTER RESET.
-fn reset(world: &mut World, host: usize) {
+fn reset(world: &mut World, host: usize, hard: bool) {
     let now = world.clock();
-    world.hosts[host].cluster.request(ClusterRequest::Reset { hard: false }, now);
+    world.hosts[host].cluster.request(ClusterRequest::Reset { hard }, now);
     world.settle();
 }
 
@@ -595,7 +595,7 @@ fn who_was_removed_and_joins_anew_is_another_for_all_who_come_later() {
         }
         world.forget(&[0], 2);
         world.run(Micros::from_secs(3));
-        reset(&mut world, 2);
+        reset(&mut world, 2, false);
         world.away.clear();
         world.meet(2, 0);
         world.run(Micros::from_secs(5));
@@ -614,11 +614,32 @@ fn who_was_removed_and_joins_anew_is_another_for_all_who_come_later() {
 }
 
 #[test]
+fn who_has_counted_under_the_name_of_a_removed_node_comes_in_by_a_hard_reset_alone() {
+    let mut world = World::joined(3);
+    world.ask(2, "INCRBY a 7");
+    world.run(Micros::from_secs(3));
+    world.away.insert(2);
+    world.kill(2);
+    world.forget(&[0], 2);
+    world.run(Micros::from_secs(3));
+    reset(&mut world, 2, false);
+    world.ask(2, "INCRBY a 100");
+    world.away.clear();
+    world.meet(2, 0);
+    world.run(Micros::from_secs(5));
+    assert_eq!(world.all("GET a"), ["7", "7", "100"]);
+    reset(&mut world, 2, true);
+    world.meet(2, 0);
+    world.run(Micros::from_secs(5));
+    world.agree("GET a", "7");
+}
+
+#[test]
 fn who_has_left_stays_away_until_somebody_is_met() {
     let mut world = World::joined(3);
     world.ask(1, "INCRBY a 7");
     world.run(Micros::from_secs(3));
-    reset(&mut world, 1);
+    reset(&mut world, 1, false);
     for _ in 0..2 {
         world.run(Micros::from_secs(10));
         assert_eq!(world.hosts[1].cluster.members.peers().count(), 0);
