@@ -1,6 +1,6 @@
 //! What members know of each other: liveness by evidence, gossip, forgetting, calls, meetings, the nodes file.
 
-use engine::cluster::gossip::{Announcement, Forgotten, GossipEntry};
+use engine::cluster::gossip::{Announcement, GossipEntry};
 use engine::cluster::members::{
     CLONE_WINDOW, DialTarget, Greeting, MAX_MEETS, MAX_MEMBERS, MemberState, Members, News, Report,
 };
@@ -140,24 +140,18 @@ fn the_newest_announcement_wins_in_any_order() {
 }
 
 #[test]
-fn a_forgotten_member_stays_away_unless_it_has_begun_anew() {
+fn a_forgotten_member_stays_away_also_if_it_has_begun_anew() {
     let mut members = members(&[1, 2]);
     let gone = members.forget(id(1)).unwrap();
     assert_eq!(members.index_of(id(1)), None);
     assert_eq!(members.departed().collect::<Vec<_>>(), [(gone, id(1))]);
     let restarted = Announcement { incarnation: 12, ..announcement(1) };
-    assert_eq!(members.merge_gossip(GossipEntry::Member(restarted), ms(1)), News::None);
-    assert_eq!(members.greet(&restarted, ms(1)), Greeting::Forgotten);
     let anew = Announcement { incarnation: 12, joined: 12, ..announcement(1) };
-    assert_eq!(members.greet(&anew, ms(1)), Greeting::Welcome);
-    let News::Added(back) = members.merge_gossip(GossipEntry::Member(anew), ms(1)) else { panic!() };
-    assert_ne!(back, gone, "the shards of its former life are still under the old index");
-    assert_eq!(members.index_of(id(1)), Some(back));
-    assert_eq!(
-        members.departed().collect::<Vec<_>>(),
-        [(gone, id(1))],
-        "records of SETs may still mention it"
-    );
+    for told in [restarted, anew] {
+        assert_eq!(members.merge_gossip(GossipEntry::Member(told), ms(1)), News::None);
+        assert_eq!(members.greet(&told, ms(1)), Greeting::Forgotten);
+    }
+    assert_eq!(members.index_of(id(1)), None);
 }
 
 #[test]
@@ -165,17 +159,27 @@ fn forgetting_spreads_and_reaches_the_one_who_is_meant() {
     let mut first = members(&[1, 2]);
     first.forget(id(1));
     let entry = *first.gossip().last().unwrap();
-    assert_eq!(entry, GossipEntry::Forgotten(Forgotten { id: id(1), incarnation: 10 }));
+    assert_eq!(entry, GossipEntry::Forgotten(id(1)));
     let mut second = members(&[1, 2]);
     assert!(matches!(second.merge_gossip(entry, ms(1)), News::Forgotten(_)));
     assert_eq!(second.merge_gossip(entry, ms(1)), News::None);
     let mut third = members(&[2]);
     assert_eq!(third.merge_gossip(entry, ms(1)), News::Barred);
     let mut itself = Members::new(announcement(1), 1, ms(0));
-    assert_eq!(itself.merge_gossip(entry, ms(1)), News::WeAreForgotten);
-    itself.reset(None, 0, ms(2));
-    assert_eq!((itself.own().id, itself.own().joined), (id(1), 11));
-    assert_eq!(itself.merge_gossip(entry, ms(3)), News::None);
+    for is_anew in [false, true] {
+        assert_eq!(itself.merge_gossip(entry, ms(1)), News::WeAreForgotten, "begun anew: {is_anew}");
+        itself.reset(None, 0, ms(2));
+    }
+    assert_eq!((itself.own().id, itself.own().joined), (id(1), 12));
+}
+
+#[test]
+fn a_removal_that_arrives_late_ends_a_life_that_has_begun_since() {
+    let mut unaware = members(&[1, 2]);
+    let anew = Announcement { incarnation: 12, joined: 12, ..announcement(1) };
+    assert!(matches!(unaware.merge_gossip(GossipEntry::Member(anew), ms(1)), News::Changed(_)));
+    assert!(matches!(unaware.merge_gossip(GossipEntry::Forgotten(id(1)), ms(2)), News::Forgotten(_)));
+    assert_eq!(unaware.index_of(id(1)), None);
 }
 
 #[test]
@@ -191,7 +195,7 @@ fn a_second_process_with_a_living_identity_is_a_clone_and_one_after_a_crash_is_n
     let mut members = members(&[1]);
     let a = index(&members, 1);
     let second = Announcement { incarnation: 11, ..announcement(1) };
-    members.linked(a, None, ms(0));
+    members.linked(a, None, None, ms(0));
     members.heard(a, (10, ms(5)), ms(1000));
     assert_eq!(members.greet(&second, ms(1100)), Greeting::Clone);
     assert_eq!(
@@ -232,8 +236,8 @@ fn the_lower_id_calls_at_once_and_the_higher_after_a_second() {
     assert_eq!(members.dials_due(ms(0)), [], "a call is under way");
     assert_eq!(members.deadline(TIMEOUT), ms(1000));
     assert_eq!(members.dials_due(ms(1000)), [(DialTarget::Member(lower), bus(1))]);
-    members.linked(lower, None, ms(1000));
-    members.linked(higher, None, ms(1000));
+    members.linked(lower, None, None, ms(1000));
+    members.linked(higher, None, None, ms(1000));
     assert_eq!(members.deadline(TIMEOUT), Micros::NEVER);
     members.unlinked(lower, ms(5000));
     members.unlinked(higher, ms(5000));
@@ -314,37 +318,51 @@ fn meetings_and_members_have_limits() {
 }
 
 #[test]
-fn our_own_ip_is_learned_unless_it_is_configured() {
-    let own = Announcement { ip: None, ..announcement(5) };
-    let mut members = Members::new(own, 1, ms(0));
-    assert!(text(&members, ms(0)).contains(" :5262 myself 0 0 connected"));
-    members.learn_own_ip("127.0.0.1".parse().unwrap());
-    assert_eq!((members.own().ip, members.own().number), (Some("127.0.0.1".parse().unwrap()), 1));
-    members.learn_own_ip("::ffff:10.1.2.3".parse().unwrap());
-    assert_eq!((members.own().ip, members.own().number), (Some("10.1.2.3".parse().unwrap()), 2));
-    members.learn_own_ip("10.9.9.9".parse().unwrap());
-    assert_eq!(members.own().number, 2, "the first that is no loopback address stays");
-    members.set_own_address(Some("192.0.2.1".parse().unwrap()), 5262, 15262);
-    members.learn_own_ip("10.9.9.9".parse().unwrap());
-    assert_eq!(members.own().ip, Some("192.0.2.1".parse().unwrap()));
+fn a_member_that_announces_no_ip_is_reached_where_it_was_last_seen() {
+    let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+    let told = Announcement { ip: None, ..announcement(9) };
+    let mut members = members(&[]);
+    members.merge_gossip(GossipEntry::Member(told), ms(0));
+    let a = index(&members, 9);
+    let known = |members: &Members| members.announced(a).unwrap().ip;
+    members.linked(a, ip("::ffff:10.1.2.3"), None, ms(0));
+    assert_eq!(known(&members), ip("10.1.2.3"));
+    members.unlinked(a, ms(5000));
+    members.linked(a, ip("10.1.2.4"), None, ms(5000));
+    assert_eq!(known(&members), ip("10.1.2.3"), "nothing says that it can't be called there");
+    // It has moved while it runs.
+    members.unlinked(a, ms(15_000));
+    assert_eq!(members.dials_due(ms(15_000)).len(), 1);
+    members.dial_failed(DialTarget::Member(a), "no route", ms(15_000));
+    members.linked(a, ip("10.1.2.5"), ip("10.1.2.3"), ms(16_000));
+    assert_eq!(known(&members), ip("10.1.2.3"), "what is configured is not guessed");
+    members.unlinked(a, ms(25_000));
+    members.dials_due(ms(25_000));
+    members.dial_failed(DialTarget::Member(a), "no route", ms(25_000));
+    members.linked(a, ip("10.1.2.5"), None, ms(26_000));
+    assert_eq!(known(&members), ip("10.1.2.5"));
+    // It has been started elsewhere.
+    let restarted = Announcement { incarnation: 11, ..told };
+    members.merge_gossip(GossipEntry::Member(restarted), ms(30_000));
+    members.linked(a, ip("10.1.2.6"), None, ms(30_000));
+    assert_eq!(known(&members), ip("10.1.2.6"));
 }
 
 #[test]
 fn a_restart_keeps_the_members_and_begins_a_later_incarnation() {
     let mut before = members(&[1, 2, 9]);
     before.forget(id(2));
-    before.linked(index(&before, 1), None, ms(0));
+    before.linked(index(&before, 1), None, None, ms(0));
     let reset = ResetEpoch { clock: 7, author: id(1) };
     let bytes = before.nodes_file(ms(0), TIMEOUT, reset).write();
     let file = NodesFile::parse(&bytes).unwrap();
     assert_eq!(file.reset, reset);
     let start = Announcement { id: id(200), incarnation: 3, joined: 3, ip: None, ..announcement(0) };
-    let mut after = Members::load(&file, start, 1, ms(0));
+    let after = Members::load(&file, start, 1, ms(0));
     assert_eq!((after.own().id, after.own().incarnation, after.own().joined), (id(5), 11, 10));
     assert_eq!(after.peers().map(|(_, peer)| *peer).collect::<Vec<_>>(), [announcement(1), announcement(9)]);
     assert_eq!(after.greet(&announcement(2), ms(0)), Greeting::Forgotten);
-    after.learn_own_ip("10.0.7.7".parse().unwrap());
-    assert_eq!(after.own().ip, Some("10.0.7.7".parse().unwrap()), "the ip of the file was a guess");
+    assert_eq!(after.own().ip, None, "the ip that was announced before is not configured any more");
 }
 
 #[test]
@@ -368,7 +386,7 @@ fn pings_and_pongs_are_shown_as_the_original_shows_them() {
     members.ping_sent(a, ms(1_795_357_134_999));
     assert!(text(&members, ms(0)).contains("noflags 1795357134150 0 disconnected"));
     members.pong_received(a, ms(1_795_357_148_063));
-    members.linked(a, None, ms(0));
+    members.linked(a, None, None, ms(0));
     assert!(text(&members, ms(0)).contains("noflags 0 1795357148063 connected"));
 }
 
@@ -397,8 +415,7 @@ fn step() -> impl Strategy<Value = Step> {
             })
         },
     );
-    let forgotten = (byte.clone(), 9u32..13)
-        .prop_map(|(byte, incarnation)| GossipEntry::Forgotten(Forgotten { id: id(byte), incarnation }));
+    let forgotten = byte.clone().prop_map(|byte| GossipEntry::Forgotten(id(byte)));
     prop_oneof![
         6 => member.prop_map(Step::Gossip),
         2 => forgotten.prop_map(Step::Gossip),
@@ -428,7 +445,7 @@ proptest! {
                     members.forget(id(byte));
                 }
                 Step::Link(byte, is_up) => match members.index_of(id(byte)) {
-                    Some(index) if index != MemberIndex::SELF && is_up => members.linked(index, None, now),
+                    Some(index) if index != MemberIndex::SELF && is_up => members.linked(index, None, None, now),
                     Some(index) if index != MemberIndex::SELF => members.unlinked(index, now),
                     Some(_) | None => {}
                 },

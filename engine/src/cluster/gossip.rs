@@ -10,7 +10,7 @@
 //! | 0 | 1 | bytes that follow; a reader skips what it does not know by it |
 //! | 1 | 1 | kind: 0 forgotten, 1 member without ip, 2 member with IPv4, 3 member with IPv6; others are of later versions |
 //! | 2 | 20 | node id |
-//! | 22 | 4 | incarnation (of a forgotten one: the last that is forgotten); an entry of kind 0 ends here |
+//! | 22 | 4 | incarnation; an entry of kind 0 ends before it |
 //! | 26 | 4 | incarnation in which the identity last began with nothing |
 //! | 30 | 4 | number of the announcement within the incarnation |
 //! | 34 | 2 | client port |
@@ -18,7 +18,7 @@
 //! | 38 | 0, 4 or 16 | ip |
 //!
 //! A later version may make an entry longer at its end; what this version does not know is skipped. Example, the
-//! forgotten node `0101…01` at incarnation 5: `19 00 01 01 … 01 05 00 00 00`.
+//! forgotten node `0101…01`: `15 00 01 01 … 01`.
 
 use crate::ids::{NODE_ID_LEN, NodeId};
 use crate::settings::{BUS_PORT_OFFSET, Settings};
@@ -40,10 +40,9 @@ pub struct Announcement {
     pub id: NodeId,
     /// Its start.
     pub incarnation: u32,
-    /// The incarnation in which the identity last began with nothing: first start or CLUSTER RESET. What was forgotten
-    /// in an earlier one does not hold for it.
+    /// The incarnation in which the identity last began with nothing: first start or CLUSTER RESET.
     pub joined: u32,
-    /// Counts what it has said about itself in this incarnation.
+    /// Counts what it has said about itself in this incarnation; always 0 in this version, whose addresses are settings of the start.
     pub number: u32,
     /// Where it is reached; `None`: it does not know.
     pub ip: Option<IpAddr>,
@@ -82,22 +81,13 @@ impl Announcement {
     }
 }
 
-/// A member that was removed (CLUSTER FORGET).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forgotten {
-    /// Its name.
-    pub id: NodeId,
-    /// It may come back only if it has begun with nothing in a later incarnation than this.
-    pub incarnation: u32,
-}
-
 /// A piece of news about a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GossipEntry {
     /// It is one of us.
     Member(Announcement),
-    /// It no longer is.
-    Forgotten(Forgotten),
+    /// It no longer is (CLUSTER FORGET).
+    Forgotten(NodeId),
 }
 
 impl GossipEntry {
@@ -106,10 +96,9 @@ impl GossipEntry {
         let start = out.len();
         out.push(0);
         match self {
-            GossipEntry::Forgotten(Forgotten { id, incarnation }) => {
+            GossipEntry::Forgotten(id) => {
                 out.push(KIND_FORGOTTEN);
                 out.extend(id.0);
-                out.extend(incarnation.to_le_bytes());
             }
             GossipEntry::Member(member) => {
                 out.push(match member.ip {
@@ -145,10 +134,7 @@ impl GossipEntry {
         let mut entry = Fields(entry);
         let [kind] = entry.take()?;
         match kind {
-            KIND_FORGOTTEN => Ok(Some(GossipEntry::Forgotten(Forgotten {
-                id: NodeId(entry.take()?),
-                incarnation: entry.u32()?,
-            }))),
+            KIND_FORGOTTEN => Ok(Some(GossipEntry::Forgotten(NodeId(entry.take()?)))),
             KIND_WITHOUT_IP | KIND_V4 | KIND_V6 => {
                 let mut member = Announcement {
                     id: NodeId(entry.take()?),
@@ -227,9 +213,7 @@ mod tests {
         ];
         let numbers = (any::<u32>(), any::<u32>(), any::<u32>());
         prop_oneof![
-            (any::<[u8; 20]>(), any::<u32>()).prop_map(|(id, incarnation)| GossipEntry::Forgotten(
-                Forgotten { id: NodeId(id), incarnation }
-            )),
+            any::<[u8; 20]>().prop_map(|id| GossipEntry::Forgotten(NodeId(id))),
             (any::<[u8; 20]>(), numbers, ip, any::<u16>(), 1..=u16::MAX).prop_map(
                 |(id, (incarnation, joined, number), ip, port, bus_port)| {
                     let id = NodeId(id);
@@ -276,14 +260,14 @@ mod tests {
     #[test]
     fn the_example_of_the_header_is_true() {
         let mut bytes = Vec::new();
-        GossipEntry::Forgotten(Forgotten { id: NodeId([1; 20]), incarnation: 5 }).encode(&mut bytes);
-        assert_eq!(bytes[..3], [0x19, 0, 1]);
-        assert_eq!(bytes[21..], [1, 5, 0, 0, 0]);
+        GossipEntry::Forgotten(NodeId([1; 20])).encode(&mut bytes);
+        assert_eq!(bytes[..3], [0x15, 0, 1]);
+        assert_eq!(bytes.len(), 22);
     }
 
     #[test]
     fn entries_of_later_versions_are_skipped_and_longer_ones_are_read() {
-        let forgotten = GossipEntry::Forgotten(Forgotten { id: NodeId([7; 20]), incarnation: 9 });
+        let forgotten = GossipEntry::Forgotten(NodeId([7; 20]));
         let mut bytes = vec![3, 200, 1, 2];
         forgotten.encode(&mut bytes);
         bytes[4] += 2;

@@ -61,6 +61,15 @@ impl Cluster {
                 self.refuse(id, Refusal::Clone, &text);
                 return Ok(());
             }
+            Greeting::Forgotten if hello.has_left => {
+                // Who has counted under it already can't change its name any more.
+                let text = format!(
+                    "the name {} is that of a removed node; it is taken in under another (CLUSTER RESET HARD)",
+                    peer.id
+                );
+                self.refuse_quietly(id, Refusal::NameSpent, &text);
+                return Ok(());
+            }
             Greeting::Forgotten => {
                 let text = format!(
                     "node {} was removed from the cluster; it must join anew after CLUSTER RESET",
@@ -74,20 +83,11 @@ impl Cluster {
                 return Ok(());
             }
         }
-        if self.members.index_of(peer.id).is_none() {
-            if let Some(reason) = self.reason_to_stay_apart(id, &hello) {
-                self.refuse_quietly(id, Refusal::Other, &reason);
-                return Ok(());
-            }
-            if hello.has_left && self.members.is_forgotten(peer.id) {
-                // Who has counted under it already can't change its name any more.
-                let text = format!(
-                    "the name {} is that of a removed node; it is taken in under another (CLUSTER RESET HARD)",
-                    peer.id
-                );
-                self.refuse_quietly(id, Refusal::NameSpent, &text);
-                return Ok(());
-            }
+        if self.members.index_of(peer.id).is_none()
+            && let Some(reason) = self.reason_to_stay_apart(id, &hello)
+        {
+            self.refuse_quietly(id, Refusal::Other, &reason);
+            return Ok(());
         }
         self.take_gossip(GossipEntry::Member(peer));
         let Some(member) = self.members.index_of(peer.id) else {
@@ -102,7 +102,7 @@ impl Cluster {
         if hello.epoch > self.epoch {
             self.adopt_epoch(hello.epoch);
         }
-        self.establish(id, member, hello.epoch);
+        self.establish(id, member, &hello);
         Ok(())
     }
 
@@ -155,18 +155,17 @@ impl Cluster {
         false
     }
 
-    /// `epoch`: that of the peer when it sent its Hello.
-    fn establish(&mut self, id: LinkId, member: MemberIndex, epoch: ResetEpoch) {
+    fn establish(&mut self, id: LinkId, member: MemberIndex, hello: &Hello) {
         let now = self.now.monotonic;
         self.add_peer(member);
         let Some(link) = self.links.get_mut(&id) else { return };
         link.phase = Phase::Established(member);
         link.last_received = now;
-        link.is_same_epoch = epoch == self.epoch;
+        link.is_same_epoch = hello.epoch == self.epoch;
         let is_told = link.told_epoch == Some(self.epoch);
         let from = link.from;
         self.link_of.insert(member, id);
-        self.members.linked(member, from, now);
+        self.members.linked(member, from, hello.announcement.ip, now);
         self.send_members(id);
         if !is_told {
             // Our Hello was sent before the last reset.

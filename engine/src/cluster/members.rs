@@ -15,14 +15,13 @@ mod picture;
 
 use crate::cluster::dialing::{Dialing, Jitter};
 use crate::cluster::forgotten::ForgottenIds;
-use crate::cluster::gossip::{Announcement, Forgotten, GossipEntry};
+use crate::cluster::gossip::{Announcement, GossipEntry};
 use crate::cluster::meets::Meet;
 use crate::cluster::nodes_file::NodesFile;
 use crate::ids::{MemberIndex, NodeId};
 use crate::time::Micros;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 
 pub use crate::cluster::forgotten::MAX_FORGOTTEN;
 pub use crate::cluster::meets::{FailedMeet, MAX_MEETS, TooManyMeets};
@@ -86,7 +85,7 @@ pub enum Greeting {
     OurClone,
     /// Another process with that id, in another incarnation, was alive a moment ago.
     Clone,
-    /// It was removed, and must begin anew (CLUSTER RESET) to come back.
+    /// A node of that id was removed: it must begin anew (CLUSTER RESET) and under another to come back.
     Forgotten,
     /// There is no room for a further member.
     Full,
@@ -112,17 +111,6 @@ impl fmt::Display for MembersFull {
             "there are {MAX_MEMBERS} members already, departed ones included; remove some with CLUSTER FORGET"
         )
     }
-}
-
-/// Where this node's own ip comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum IpSource {
-    /// From an earlier run, or from nowhere: the first better one replaces it.
-    Guessed,
-    /// A link's local end.
-    Link,
-    /// `cluster-announce-ip`.
-    Configured,
 }
 
 /// What is known of one member.
@@ -179,7 +167,6 @@ pub struct Members {
     meets: Vec<Meet>,
     meets_failed: u64,
     forgotten: ForgottenIds,
-    own_ip: IpSource,
     /// The others have removed us.
     is_removed: bool,
     /// By CLUSTER RESET, and nobody has taken us in since.
@@ -190,7 +177,8 @@ pub struct Members {
 }
 
 impl Members {
-    /// A node that knows nobody. `own.ip` is the configured one, if any; `seed` decides jitter and made-up ids.
+    /// A node that knows nobody. `own.ip` is `cluster-announce-ip`, if any; without it the others see where its calls come from.
+    /// `seed` decides jitter and made-up ids.
     pub fn new(own: Announcement, seed: u64, now: Micros) -> Members {
         Members {
             slots: vec![Some(Member::new(own, now, Micros::NEVER))],
@@ -198,7 +186,6 @@ impl Members {
             meets: Vec::new(),
             meets_failed: 0,
             forgotten: ForgottenIds::default(),
-            own_ip: if own.ip.is_some() { IpSource::Configured } else { IpSource::Guessed },
             is_removed: false,
             has_left: false,
             jitter: Jitter(seed),
@@ -213,10 +200,7 @@ impl Members {
         own.id = file.myself.line.id;
         own.joined = file.myself.joined;
         own.incarnation = own.incarnation.max(file.myself.incarnation.saturating_add(1));
-        let is_configured = own.ip.is_some();
-        own.ip = own.ip.or(file.myself.line.ip);
         let mut members = Members::new(own, seed, now);
-        members.own_ip = if is_configured { IpSource::Configured } else { IpSource::Guessed };
         members.has_left = file.has_left;
         for forgotten in &file.forgotten {
             members.forgotten.insert(*forgotten);
@@ -312,7 +296,7 @@ impl Members {
 
     /// Whether a node of that id was removed from the cluster, however long ago.
     pub(crate) fn is_forgotten(&self, id: NodeId) -> bool {
-        self.forgotten.iter().any(|forgotten| forgotten.id == id)
+        self.forgotten.holds(id)
     }
 
     /// An index for a departed member whose shards were found on disk, or that a peer speaks of.
@@ -342,48 +326,12 @@ impl Members {
         self.revision
     }
 
-    // ---- Our own address ----
-
-    /// Other settings are in force.
-    pub fn set_own_address(&mut self, configured_ip: Option<IpAddr>, port: u16, bus_port: u16) {
-        let mut own = *self.own();
-        (own.port, own.bus_port) = (port, bus_port);
-        if let Some(ip) = configured_ip {
-            own.ip = Some(ip);
-            self.own_ip = IpSource::Configured;
-        } else if self.own_ip == IpSource::Configured {
-            self.own_ip = IpSource::Guessed;
-        }
-        self.announce(own);
-    }
-
-    /// A link has this local address. The first one that is no loopback address stays.
-    pub fn learn_own_ip(&mut self, ip: IpAddr) {
-        let ip = ip.to_canonical();
-        let mut own = *self.own();
-        let is_better = match self.own_ip {
-            IpSource::Guessed => !ip.is_unspecified(),
-            IpSource::Link => own.ip.is_none_or(|own| own.is_loopback()) && !ip.is_loopback(),
-            IpSource::Configured => false,
-        };
-        if is_better {
-            own.ip = Some(ip);
-            self.own_ip = IpSource::Link;
-            self.announce(own);
-        }
-    }
-
     /// A peer knows an incarnation of ours that is higher than the present one (the clock was set back): goes above it.
     pub fn raise_incarnation(&mut self, above: u32) {
-        let mut own = *self.own();
-        own.incarnation = own.incarnation.max(above.saturating_add(1));
-        self.announce(own);
-    }
-
-    fn announce(&mut self, mut own: Announcement) {
-        if own != *self.own() {
-            own.number = if own.incarnation == self.own().incarnation { own.number + 1 } else { 0 };
-            self.slot_mut(MemberIndex::SELF).announced = own;
+        let own = &mut self.slot_mut(MemberIndex::SELF).announced;
+        let raised = own.incarnation.max(above.saturating_add(1));
+        if raised != own.incarnation {
+            (own.incarnation, own.number) = (raised, 0);
             self.revision += 1;
         }
     }
@@ -400,9 +348,9 @@ impl Members {
         own.incarnation = incarnation.max(own.incarnation.saturating_add(1));
         (own.joined, own.number) = (own.incarnation, 0);
         let revision = self.revision + 1;
-        let (source, meets_failed) = (self.own_ip, self.meets_failed);
+        let meets_failed = self.meets_failed;
         *self = Members::new(own, self.jitter.0, now);
-        (self.own_ip, self.meets_failed, self.revision) = (source, meets_failed, revision);
+        (self.meets_failed, self.revision) = (meets_failed, revision);
         self.has_left = true;
     }
 
@@ -433,13 +381,13 @@ impl Members {
     pub fn merge_gossip(&mut self, entry: GossipEntry, now: Micros) -> News {
         match entry {
             GossipEntry::Member(announced) => self.merge_member(announced, now),
-            GossipEntry::Forgotten(forgotten) => self.merge_forgotten(forgotten),
+            GossipEntry::Forgotten(id) => self.merge_forgotten(id),
         }
     }
 
     fn merge_member(&mut self, mut told: Announcement, now: Micros) -> News {
         told.ip = told.ip.map(|ip| ip.to_canonical()).filter(|ip| !ip.is_unspecified() && !ip.is_multicast());
-        if self.forgotten.holds(told.id, told.joined) && told.id != self.own().id {
+        if self.forgotten.holds(told.id) {
             return News::None;
         }
         let Some(index) = self.index_of(told.id) else {
@@ -459,9 +407,6 @@ impl Members {
         if !is_newer && !fills_ip {
             return News::None;
         }
-        if told.ip.is_none() && (told.port, told.bus_port) == (known.port, known.bus_port) {
-            told.ip = known.ip;
-        }
         let member = self.slot_mut(index);
         member.announced = told;
         if told.bus() != known.bus() || is_newer {
@@ -472,34 +417,31 @@ impl Members {
         News::Changed(index)
     }
 
-    fn merge_forgotten(&mut self, forgotten: Forgotten) -> News {
-        if forgotten.id == self.own().id {
-            let is_meant = self.own().joined <= forgotten.incarnation;
-            self.is_removed |= is_meant;
-            return if is_meant { News::WeAreForgotten } else { News::None };
+    fn merge_forgotten(&mut self, id: NodeId) -> News {
+        if id == self.own().id {
+            self.is_removed = true;
+            return News::WeAreForgotten;
         }
-        let is_news = self.forgotten.insert(forgotten);
+        let is_news = self.forgotten.insert(id);
         self.revision += u64::from(is_news);
-        match self.index_of(forgotten.id) {
-            Some(index) if self.slot(index).announced.joined <= forgotten.incarnation => {
-                self.live.remove(&forgotten.id);
+        match self.index_of(id) {
+            Some(index) => {
+                self.live.remove(&id);
                 self.slot_mut(index).is_departed = true;
                 self.departed_revision += 1;
                 self.drop_reports_by(index);
                 News::Forgotten(index)
             }
-            Some(_) | None if is_news => News::Barred,
-            Some(_) | None => News::None,
+            None if is_news => News::Barred,
+            None => News::None,
         }
     }
 
-    /// Removes a member for good, under the highest incarnation that is known of it. `None` for ids that are no other
-    /// member's. Ends a meeting that is shown under that id.
+    /// Removes a member for good. `None` for ids that are no other member's. Ends a meeting that is shown under that id.
     pub fn forget(&mut self, id: NodeId) -> Option<MemberIndex> {
         self.meets.retain(|meet| meet.id != id);
         let index = self.index_of(id).filter(|index| *index != MemberIndex::SELF)?;
-        let incarnation = self.incarnation(index);
-        self.merge_forgotten(Forgotten { id, incarnation });
+        self.merge_forgotten(id);
         Some(index)
     }
 
@@ -509,7 +451,7 @@ impl Members {
             let is_same = hello.incarnation == self.own().incarnation;
             return if is_same { Greeting::Ourselves } else { Greeting::OurClone };
         }
-        if self.forgotten.holds(hello.id, hello.joined) {
+        if self.forgotten.holds(hello.id) {
             return Greeting::Forgotten;
         }
         let Some(index) = self.index_of(hello.id) else {
@@ -586,7 +528,6 @@ impl Members {
         // A node whose shards were found on disk, and that nobody has forgotten, has come back: they are its shards.
         if !member.is_departed
             && let Some(index) = self.departed_index_of(member.announced.id)
-            && !self.is_forgotten(member.announced.id)
         {
             self.live.insert(member.announced.id, index);
             self.slots[usize::from(index.0)] = Some(member);

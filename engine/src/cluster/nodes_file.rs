@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `# discnt 2 reset=CLOCK:ID left=1` | first line; `reset`: clock and author of the last DEBUG RESET that was carried out; `left=1`, or nothing: CLUSTER RESET, and not taken in by anybody since |
 //! | `# member ID incarnation=N joined=N number=N bus=PORT` | see `Announcement`; `bus` defaults to the port + 10000 |
-//! | `# forgotten ID incarnation=N` | a removed member |
+//! | `# forgotten ID` | a removed member |
 //! | `# end` | last line; a file with the first line and without this one was cut off |
 //!
 //! Example (ids shortened):
@@ -19,12 +19,12 @@
 //! # member aaaa incarnation=1795357134 joined=1795357000 number=0 bus=15262
 //! bbbb 10.0.0.2:5262 noflags 0 1795357148063 connected
 //! # member bbbb incarnation=1795357099 joined=1795357099 number=1 bus=15262
-//! # forgotten cccc incarnation=1795356000
+//! # forgotten cccc
 //! # end
 //! ```
 
 use crate::cluster::forgotten::MAX_FORGOTTEN;
-use crate::cluster::gossip::{Announcement, Forgotten};
+use crate::cluster::gossip::Announcement;
 use crate::cluster::members::MemberState;
 use crate::cluster::view::{NodeLine, Role};
 use crate::ids::NodeId;
@@ -86,8 +86,8 @@ pub struct NodesFile {
     pub myself: SavedMember,
     /// The others, in any order, no id twice.
     pub members: Vec<SavedMember>,
-    /// Removed members, longest remembered first.
-    pub forgotten: Vec<Forgotten>,
+    /// Ids of removed members, longest remembered first.
+    pub forgotten: Vec<NodeId>,
     /// The last deletion of everything.
     pub reset: ResetEpoch,
     /// The node has left its cluster by CLUSTER RESET and nobody has taken it in since.
@@ -110,8 +110,8 @@ impl NodesFile {
                 line.id
             );
         }
-        for Forgotten { id, incarnation } in &self.forgotten {
-            let _ = writeln!(text, "# forgotten {id} incarnation={incarnation}");
+        for id in &self.forgotten {
+            let _ = writeln!(text, "# forgotten {id}");
         }
         text.push_str("# end\n");
         text.into_bytes()
@@ -139,7 +139,7 @@ impl NodesFile {
 struct Reader {
     lines: Vec<NodeLine>,
     extras: BTreeMap<NodeId, Extra>,
-    forgotten: Vec<Forgotten>,
+    forgotten: Vec<NodeId>,
     reset: Option<ResetEpoch>,
     has_left: bool,
     is_ours: bool,
@@ -204,16 +204,10 @@ impl Reader {
             }
             Some("forgotten") => {
                 let id = parse_id(words.next())?;
-                let mut incarnation = 0;
-                for (name, value) in fields(words)? {
-                    if name == "incarnation" {
-                        incarnation = number(value)?;
-                    }
-                }
                 if self.forgotten.len() >= MAX_FORGOTTEN {
                     return Err(NodesFileProblem::TooMany(MAX_FORGOTTEN, "forgotten members"));
                 }
-                self.forgotten.push(Forgotten { id, incarnation });
+                self.forgotten.push(id);
             }
             Some("end") => self.has_end = true,
             Some(_) | None => {}
@@ -429,8 +423,7 @@ mod tests {
             myself.line.is_noaddr = false;
             myself
         });
-        let forgotten = (any::<[u8; 20]>(), any::<u32>())
-            .prop_map(|(id, incarnation)| Forgotten { id: NodeId(id), incarnation });
+        let forgotten = any::<[u8; 20]>().prop_map(NodeId);
         let lists = (prop::collection::vec(member(), 0..5), prop::collection::vec(forgotten, 0..4));
         (myself, lists, any::<(u64, [u8; 20], bool)>()).prop_map(
             |(myself, (members, forgotten), (clock, author, has_left))| NodesFile {

@@ -64,11 +64,13 @@ impl Members {
         }
     }
 
-    /// There is a link to that member, from this address; the address fills a gap in what the member announces.
-    pub fn linked(&mut self, index: MemberIndex, from: Option<IpAddr>, now: Micros) {
+    /// There is a link to that member, from this address, which fills a gap in what the member `announces` itself: it has never been
+    /// known, or is another now and is called in vain.
+    pub fn linked(&mut self, index: MemberIndex, from: Option<IpAddr>, announces: Option<IpAddr>, now: Micros) {
         let member = self.slot_mut(index);
+        let is_called_in_vain = announces.is_none() && member.dialing.failures() > 0;
         member.dialing.linked(now);
-        let is_gap = member.announced.ip.is_none() || member.is_noaddr;
+        let is_gap = member.announced.ip.is_none() || member.is_noaddr || is_called_in_vain;
         if let Some(ip) = from.filter(|_| is_gap) {
             member.announced.ip = Some(ip.to_canonical());
             self.revision += 1;

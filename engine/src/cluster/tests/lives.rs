@@ -614,6 +614,38 @@ fn who_was_removed_and_joins_anew_is_another_for_all_who_come_later() {
 }
 
 #[test]
+fn who_joins_anew_by_a_member_that_has_not_heard_of_its_removal_counts_once() {
+    let mut world = World::joined(4);
+    (0..4).for_each(|host| drop(world.ask(host, &format!("INCRBY a {}", [1, 10, 100, 1_000][host]))));
+    world.run(Micros::from_secs(5));
+    let before = world.hosts[3].node.id();
+    world.apart.extend([[0, 2], [1, 2], [0, 3], [1, 3]]);
+    (0..2).for_each(|host| world.kill(host));
+    world.run(Micros::from_secs(5));
+    world.forget(&[0], 3);
+    world.run(Micros::from_secs(3));
+    reset(&mut world, 3, false);
+    world.meet(3, 2);
+    world.run(Micros::from_secs(5));
+    assert_eq!((world.hosts[3].node.id(), world.ask(3, "GET a")), (before, "1111".to_owned()));
+    world.ask(3, "INCRBY a 10000");
+    world.run(Micros::from_secs(3));
+    world.apart.clear();
+    world.run(Micros::from_secs(20));
+    let removed = [world.ask(0, "GET a"), world.ask(1, "GET a"), world.ask(2, "GET a")];
+    assert_eq!(removed, ["11111", "11111", "11111"]);
+    assert_eq!(world.hosts[2].cluster.members.peers().count(), 2, "its second life has ended with the first");
+    reset(&mut world, 3, false);
+    world.meet(3, 1);
+    world.run(Micros::from_secs(5));
+    assert_ne!(world.hosts[3].node.id(), before);
+    world.add();
+    world.meet(4, 1);
+    world.run(Micros::from_secs(10));
+    world.agree("GET a STATE", "*2|$5|11111|$10|CONSISTENT|");
+}
+
+#[test]
 fn who_has_counted_under_the_name_of_a_removed_node_comes_in_by_a_hard_reset_alone() {
     let mut world = World::joined(3);
     world.ask(2, "INCRBY a 7");
