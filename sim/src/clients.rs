@@ -83,7 +83,7 @@ impl Clients {
         let counter = self.dice.below(plan.counters as u64) as CounterId;
         note_balances(counter, world, oracle, self);
         let mut desk = Desk { clients: self, world, oracle, plan };
-        if desk.world.hosts[host].is_answering() {
+        if desk.world.hosts[host].is_serving() {
             match manner {
                 Manner::Mixed => desk.anything(host, counter),
                 Manner::Steady { counter, amount } => {
@@ -111,7 +111,7 @@ impl Desk<'_, '_> {
         match self.clients.dice.below(100) {
             0..2 if plan.has(Habit::ConcurrentSet) => {
                 for host in 0..plan.hosts {
-                    if self.world.hosts[host].is_answering() && self.clients.dice.chance(60) {
+                    if self.world.hosts[host].is_serving() && self.clients.dice.chance(60) {
                         self.set(host, counter);
                     }
                 }
@@ -284,7 +284,7 @@ pub fn note_balances(counter: CounterId, world: &World<'_>, oracle: &mut Oracle,
 /// Where and when something happens on a host that runs a process.
 pub fn place_of(world: &World<'_>, host: usize) -> Place {
     let process = world.hosts[host].process.as_deref().expect("only running nodes have a place");
-    let life = world.hosts[host].life;
+    let life = world.hosts[host].life + world.hosts[host].resets;
     let (id, epoch, is_alone) = (process.id(), process.reset_epoch(), process.members().len() == 1);
     Place { host, life, id, epoch, now: world.now, is_alone, is_acquainted: process.is_acquainted() }
 }

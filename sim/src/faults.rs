@@ -31,6 +31,8 @@ enum Mend {
     Start(usize),
     /// Somebody forgets this node.
     Forget(NodeId),
+    /// A node that has left joins again.
+    Return(usize),
 }
 
 /// All faults of a run.
@@ -135,6 +137,7 @@ impl Faults {
             }
             // What `restart` does.
             Fault::Move => self.crash(stage, a, true),
+            Fault::Leave => self.leave(stage, a),
         }
     }
 
@@ -153,6 +156,7 @@ impl Faults {
             Some(Mend::Resume(_)) => {}
             Some(Mend::Start(host)) => self.start(stage, host),
             Some(Mend::Forget(id)) => self.forget(stage, id),
+            Some(Mend::Return(host)) => self.come_back(stage, host),
         }
     }
 
@@ -238,6 +242,33 @@ impl Faults {
         }
     }
 
+    /// A member leaves and gives up what it has; the others keep what they have of it.
+    fn leave(&mut self, stage: &mut Stage<'_>, host: usize) {
+        let place = match stage.world.hosts[host].is_answering() {
+            true => place_of(&stage.world, host),
+            false => return,
+        };
+        if place.is_alone || self.zombies.contains(&host) || self.to_forget.contains(&place.id) {
+            return;
+        }
+        note_lost_estates(stage, host);
+        note_loss(stage, host, false, Crash::Sudden);
+        request(stage, host, ClusterRequest::Reset { hard: false }).expect("CLUSTER RESET is never refused");
+        let target = &mut stage.world.hosts[host];
+        (target.resets, target.has_left) = (target.resets + 1, true);
+        self.acquainted.retain(|(who, _)| *who != place.id);
+        self.mend_later(stage, 8_000_000, Mend::Return(host));
+    }
+
+    fn come_back(&mut self, stage: &mut Stage<'_>, host: usize) {
+        let is_member =
+            |other: &usize| stage.world.hosts[*other].is_serving() && !self.zombies.contains(other);
+        let members: Vec<usize> = (0..stage.plan.hosts).filter(is_member).collect();
+        if stage.world.hosts[host].is_answering() && !members.is_empty() {
+            meet(stage, host, *self.dice.pick(&members));
+        }
+    }
+
     fn reset_all(&mut self, stage: &mut Stage<'_>, host: usize) {
         if stage.world.hosts[host].is_answering() && !self.zombies.contains(&host) {
             // If it dies before anybody hears of it, the others go on without what it has given up.
@@ -293,12 +324,19 @@ impl Faults {
     /// What an operator does every few seconds until all is well: introduces who has never been in, or has moved where nobody
     /// who lives can know; forgets the dead.
     pub fn operate(&mut self, stage: &mut Stage<'_>) {
-        for host in std::mem::take(&mut self.zombies) {
+        // A node that did not know that it was removed keeps its name in the first, soft reset, and may have to have a second one.
+        let mut removed = std::mem::take(&mut self.zombies);
+        removed.extend(
+            self.alive(stage)
+                .into_iter()
+                .filter(|&host| self.to_forget.contains(&stage.world.hosts[host].id)),
+        );
+        for host in removed {
             let place = place_of(&stage.world, host);
             note_lost_estates(stage, host);
             note_loss(stage, host, false, Crash::ForGood);
-            request(stage, host, ClusterRequest::Reset { hard: true })
-                .expect("CLUSTER RESET is never refused");
+            let hard = place.id.0[0].is_multiple_of(2);
+            request(stage, host, ClusterRequest::Reset { hard }).expect("CLUSTER RESET is never refused");
             self.to_forget.push(place.id);
         }
         self.note_acquainted(stage);
@@ -318,8 +356,13 @@ impl Faults {
     fn group_of(&self, stage: &Stage<'_>, host: usize) -> Vec<usize> {
         let id = |host: usize| stage.world.hosts[host].id;
         let moved = self.mover.filter(|_| self.has_moved);
-        let finds =
-            |who: usize, whom: usize| moved != Some(whom) && self.acquainted.contains(&(id(who), id(whom)));
+        let is_out = |host: usize| self.to_forget.contains(&id(host)) || stage.world.hosts[host].has_left;
+        let finds = |who: usize, whom: usize| {
+            moved != Some(whom)
+                && !is_out(who)
+                && !is_out(whom)
+                && self.acquainted.contains(&(id(who), id(whom)))
+        };
         let mut group = vec![host];
         let mut next = 0;
         while let Some(&from) = group.get(next) {

@@ -9,6 +9,9 @@ use std::fmt;
 /// Most hosts of a run, those that join late included.
 pub const MAX_HOSTS: u64 = 7;
 
+/// Percentage of seeds in which nodes leave.
+const LEAVE_SHARE: u64 = 20;
+
 /// What a crashed node finds on its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskKind {
@@ -53,11 +56,13 @@ pub enum Fault {
     WallJump,
     /// A host has another address after a restart.
     Move,
+    /// A node leaves by a soft CLUSTER RESET, and joins again later.
+    Leave,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 15] = [
+    pub const ALL: [Fault; 16] = [
         Fault::Cut,
         Fault::OneWayCut,
         Fault::Split,
@@ -73,12 +78,13 @@ impl Fault {
         Fault::ResetAll,
         Fault::WallJump,
         Fault::Move,
+        Fault::Leave,
     ];
 
     fn is_within(self, abilities: Abilities) -> bool {
         match self {
             Fault::Crash | Fault::PowerCut | Fault::Move => abilities.has_recovery || abilities.has_disk,
-            Fault::Death => abilities.has_recovery,
+            Fault::Death | Fault::Leave => abilities.has_recovery,
             Fault::Zombie => abilities.has_forget,
             Fault::ResetAll => abilities.has_reset,
             Fault::Cut
@@ -182,8 +188,13 @@ impl Plan {
         let dice = &mut dice;
         let nodes = dice.between(2, MAX_HOSTS) as usize;
         let share = *dice.pick(&[15, 30, 50]);
-        let faults: Vec<Fault> =
-            Fault::ALL.into_iter().filter(|fault| dice.chance(share) && fault.is_within(abilities)).collect();
+        let older = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Leave);
+        let mut faults: Vec<Fault> =
+            older.filter(|fault| dice.chance(share) && fault.is_within(abilities)).collect();
+        // From dice of its own: the plans of seeds that have shown something stay what they were.
+        if Dice::new(seed ^ 0x1eaf).chance(LEAVE_SHARE) && Fault::Leave.is_within(abilities) {
+            faults.push(Fault::Leave);
+        }
         let spare = if faults.contains(&Fault::Join) { dice.between(1, 2) } else { 0 };
         let hosts = (nodes as u64 + spare).min(MAX_HOSTS) as usize;
         let share = *dice.pick(&[20, 40, 70]);

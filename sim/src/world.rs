@@ -81,6 +81,10 @@ pub struct Host {
     pub process: Option<Box<dyn Process>>,
     /// Number of the process on this host.
     pub life: u32,
+    /// How often a process here has begun anew without a start.
+    pub resets: u32,
+    /// It has left its cluster, and nobody has taken it in since.
+    pub has_left: bool,
     /// Its clocks.
     pub clock: Clock,
     /// Where clients reach it.
@@ -105,6 +109,11 @@ impl Host {
     /// Whether a process runs and is not paused.
     pub fn is_answering(&self) -> bool {
         self.process.is_some() && !self.is_paused
+    }
+
+    /// Whether clients go there.
+    pub fn is_serving(&self) -> bool {
+        self.is_answering() && !self.has_left
     }
 }
 
@@ -286,8 +295,10 @@ impl<'a> World<'a> {
             }
         }
         let deadline = process.deadline();
-        self.hosts[host].id = process.id();
-        self.hosts[host].process = Some(process);
+        let known = &mut self.hosts[host];
+        known.id = process.id();
+        known.has_left = known.has_left && process.members().len() == 1;
+        known.process = Some(process);
         let mut at = self.hosts[host].clock.world_time(deadline);
         if at <= self.now {
             at = self.now + MIN_TIMER_GAP + Micros(self.dice.below(MAX_WAKE_DELAY.0));
@@ -461,6 +472,8 @@ fn new_host(index: usize, plan: &Plan, dice: &mut Dice) -> Host {
     Host {
         process: None,
         life: 0,
+        resets: 0,
+        has_left: false,
         clock: Clock::new(offset, drift, skew),
         addr: address(index as u8 + 1),
         id: new_id(dice),

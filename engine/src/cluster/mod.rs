@@ -49,7 +49,7 @@ use crate::node::{Node, TaskResult};
 use crate::prediction::Pace;
 use crate::time::{Micros, Now};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub(crate) use clock::DRIFT_PPM;
@@ -193,6 +193,8 @@ pub struct Cluster {
     recovery: Option<Recovery>,
     /// Members that could not be asked at the start what they hold of our own shards, and will be; and in which incarnation.
     late: BTreeMap<MemberIndex, u32>,
+    /// Others may hold what we have counted in earlier lives.
+    has_lived: bool,
     /// Nothing that we had published before the start has come back, from the disk or from others.
     is_blank: bool,
     /// The node goes away: everything is sent, however far behind a peer is.
@@ -227,25 +229,9 @@ impl Cluster {
     /// The nodes file is damaged.
     pub fn new(node: Arc<Node>, config: ClusterConfig, now: Now) -> Result<Cluster, NodesFileError> {
         let settings = node.settings();
-        let port = match settings.cluster_announce_port {
-            0 => settings.port,
-            port => port,
-        };
-        let bus_port = match settings.cluster_announce_bus_port {
-            0 => port.saturating_add(crate::settings::BUS_PORT_OFFSET),
-            port => port,
-        };
         let used = config.own_head.incarnation.max(node.kept.lock().facts.incarnation);
         let incarnation = config.incarnation.max(used.saturating_add(1)).max(1);
-        let own = Announcement {
-            id: node.id(),
-            incarnation,
-            joined: incarnation,
-            number: 0,
-            ip: settings.cluster_announce_ip.parse::<IpAddr>().ok(),
-            port,
-            bus_port,
-        };
+        let own = Announcement::from_settings(node.id(), incarnation, &settings);
         let file = config.nodes_file.as_deref().map(NodesFile::parse).transpose()?;
         let (mut members, epoch) = match &file {
             None => (Members::new(own, config.seed, now.monotonic), ResetEpoch::NONE),
@@ -254,6 +240,7 @@ impl Cluster {
         Cluster::adopt_loaded(&mut members, &node, now.monotonic);
         let epoch = Cluster::settle_reset(&node, epoch);
         let incarnation = members.own().incarnation;
+        let has_lived = members.own().joined < incarnation;
         let mut publisher = Publisher::new(incarnation);
         let own_head = node.kept.lock().facts.applied.get(&MemberIndex::SELF).copied().unwrap_or_default();
         publisher.stream.restart_at(own_head.max(config.own_head));
@@ -269,6 +256,7 @@ impl Cluster {
             publisher,
             recovery: None,
             late: BTreeMap::new(),
+            has_lived,
             is_blank: false,
             is_leaving: false,
             life: Counter::NO_LIFE,
@@ -589,7 +577,7 @@ impl Cluster {
         self.sign();
         self.recovery = None;
         self.late.clear();
-        self.is_blank = false;
+        (self.has_lived, self.is_blank) = (id.is_none(), false);
         self.estate = None;
         self.buried.clear();
         self.node.keyspace.set_recovering(false);
@@ -603,6 +591,7 @@ impl Cluster {
     fn take_another_name(&mut self) {
         let id = self.members.made_up_id();
         self.members.rename(id);
+        self.has_lived = false;
         self.node.set_id(id);
         self.sign();
         self.save_nodes();

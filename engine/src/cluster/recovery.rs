@@ -47,10 +47,11 @@ impl Cluster {
         });
     }
 
-    /// A member has joined while this node was away, and may have got from others what this node counted before.
+    /// A member has joined while this node was away, and may have got from others what this node counted before; or this node joins
+    /// again after a CLUSTER RESET, and learns of the others one by one.
     pub(super) fn ask_newcomer(&mut self, member: MemberIndex) {
-        let (own, incarnation) = (self.members.own(), self.members.incarnation(member));
-        if let Some(recovery) = self.recovery.as_mut().filter(|_| own.joined < own.incarnation) {
+        let incarnation = self.members.incarnation(member);
+        if let Some(recovery) = self.recovery.as_mut().filter(|_| self.has_lived) {
             recovery.waiting.insert(member, incarnation);
         }
     }

@@ -45,7 +45,7 @@ pub type CounterId = usize;
 pub struct Place {
     /// The host, for messages.
     pub host: usize,
-    /// Number of its process.
+    /// Number of its life: rises with each start and each CLUSTER RESET.
     pub life: u32,
     /// The node on it.
     pub id: NodeId,

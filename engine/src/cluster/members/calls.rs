@@ -66,7 +66,13 @@ impl Members {
 
     /// There is a link to that member, from this address, which fills a gap in what the member `announces` itself: it has never been
     /// known, or is another now and is called in vain.
-    pub fn linked(&mut self, index: MemberIndex, from: Option<IpAddr>, announces: Option<IpAddr>, now: Micros) {
+    pub fn linked(
+        &mut self,
+        index: MemberIndex,
+        from: Option<IpAddr>,
+        announces: Option<IpAddr>,
+        now: Micros,
+    ) {
         let member = self.slot_mut(index);
         let is_called_in_vain = announces.is_none() && member.dialing.failures() > 0;
         member.dialing.linked(now);

@@ -686,6 +686,26 @@ fn who_has_left_stays_away_until_somebody_is_met() {
 }
 
 #[test]
+fn who_joins_again_gets_back_what_any_member_knows_and_not_just_the_one_it_meets() {
+    let mut world = World::joined(3);
+    world.ask(2, "INCRBY a 7");
+    world.run(Micros::from_secs(3));
+    world.apart.extend([[0, 1], [1, 2]]);
+    world.kill(1);
+    world.run(Micros::from_secs(3));
+    world.ask(2, "INCRBY a 10");
+    world.run(Micros::from_secs(3));
+    assert_eq!(world.all("GET a"), ["17", "7", "17"]);
+    reset(&mut world, 2, false);
+    world.apart.remove(&[1, 2]);
+    world.meet(2, 1);
+    world.settle();
+    world.ask(2, "INCRBY a 100");
+    world.run(Micros::from_secs(10));
+    world.agree("GET a", "117");
+}
+
+#[test]
 fn a_stranger_at_the_address_of_a_member_becomes_none() {
     let mut world = World::joined(3);
     world.ask(0, "INCRBY a 7");
