@@ -262,10 +262,12 @@ impl Node {
         &self.commands
     }
 
-    /// Whether something was heard of every member, directly or through others, within the node timeout.
+    /// Whether everything of every member is known as it was within the node timeout, directly or through others, and all that this
+    /// node itself has counted is back.
     pub fn is_consistent(&self, now: Micros) -> bool {
         let timeout = Micros::from_millis(self.settings.read().cluster_node_timeout_ms);
-        now.since(self.keyspace.horizons.oldest_as_of(now)) <= timeout
+        let oldest = self.keyspace.horizons.oldest_as_of(now);
+        !self.keyspace.is_recovering() && oldest.is_some_and(|oldest| now.since(oldest) <= timeout)
     }
 
     /// Whether a further counter may be made under `maxmemory`.

@@ -128,9 +128,12 @@ impl Horizons {
         Some(self.as_of[usize::from(member.0)].load(Ordering::Relaxed)).filter(|&at| at != NOBODY).map(Micros)
     }
 
-    /// The moment as of which everything that is known of others holds: now, if there are none.
-    pub(crate) fn oldest_as_of(&self, now: Micros) -> Micros {
-        Micros(self.oldest.load(Ordering::Acquire)).min(now)
+    /// The moment as of which everything that is known of others holds: now, if there are none. `None`: of some member nothing is
+    /// known yet.
+    pub(crate) fn oldest_as_of(&self, now: Micros) -> Option<Micros> {
+        Some(self.oldest.load(Ordering::Acquire))
+            .filter(|&oldest| oldest != 0)
+            .map(|oldest| Micros(oldest).min(now))
     }
 }
 

@@ -58,7 +58,7 @@ impl Talk {
         members.merge_gossip(GossipEntry::Member(other), Micros(0));
         let stats = LinkStats { bytes_sent: 12, ..LinkStats::default() };
         let times = (Micros(0), Micros::from_secs(15));
-        talk.node.set_cluster_view(members.view(times, Traffic::default(), true, |_| Some(stats)));
+        talk.node.set_cluster_view(members.view(times, Traffic::default(), |_| Some(stats)));
         talk
     }
 
@@ -137,6 +137,9 @@ fn meet_refuses_ports_that_are_none() {
     for port in ["abc", "1.5", "0x10", "99999999999999999999"] {
         let expected = format!("ERR Invalid TCP port specified: {port}");
         assert_eq!(talk.error(&format!("CLUSTER MEET 127.0.0.1 {port}")), expected);
+    }
+    for port in ["abc", "0", "-1", "65536"] {
+        let expected = format!("ERR Invalid bus port specified: {port}");
         assert_eq!(talk.error(&format!("CLUSTER MEET 127.0.0.1 1 {port}")), expected);
     }
 }

@@ -52,7 +52,7 @@ fn report(stamp_ms: u64, age_ms: u64) -> Report {
 }
 
 fn text(members: &Members, now: Micros) -> String {
-    members.view((now, TIMEOUT), Traffic::default(), true, |_| None).nodes_text()
+    members.view((now, TIMEOUT), Traffic::default(), |_| None).nodes_text()
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn a_meeting_is_shown_called_given_up_and_counted() {
             .to_string()
             .contains("127.0.0.1:10001 given up after 2000 ms (1 failed calls): connection refused")
     );
-    let view = members.view((ms(2000), TIMEOUT), Traffic::default(), true, |_| None);
+    let view = members.view((ms(2000), TIMEOUT), Traffic::default(), |_| None);
     assert!(view.info_text().contains("cluster_known_nodes:1\r\n"));
     assert!(view.info_text().contains("cluster_meets_failed:1\r\n"));
 }
@@ -290,9 +290,7 @@ fn a_meeting_lasts_a_second_at_least_and_ends_without_failure_when_answered() {
     assert!(members.expire_meets(ms(999), ms(100)).is_empty());
     assert_eq!(members.end_meet(meet, Ok(()), ms(999)), None);
     assert!(members.expire_meets(ms(9999), ms(100)).is_empty());
-    assert!(
-        !members.view((ms(1), TIMEOUT), Traffic::default(), true, |_| None).info_text().contains("failed")
-    );
+    assert!(!members.view((ms(1), TIMEOUT), Traffic::default(), |_| None).info_text().contains("failed"));
 }
 
 #[test]

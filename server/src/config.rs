@@ -116,7 +116,7 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
     let mut args = args.map(OsString::into_vec).peekable();
     let mut reader = ConfigReader::new(Settings::default());
     let (mut config_file, mut standard_input) = (None, Vec::new());
-    let mut mode = Mode::Run;
+    let (mut mode, mut local_cluster) = (Mode::Run, None);
     let file_arg = args.next_if(|arg| !arg.starts_with(b"--") && !matches!(arg.as_slice(), b"-h" | b"-v"));
     if let Some(file_arg) = file_arg {
         config_file = read_file_argument(&mut reader, file_arg, &mut standard_input)?;
@@ -148,12 +148,15 @@ pub(crate) fn load(args: impl Iterator<Item = OsString>) -> Result<Startup, Conf
             words.push(word);
         }
         if name.eq_ignore_ascii_case(b"local-cluster") {
-            mode = local_cluster_mode(&words)?;
+            local_cluster = Some(words);
             continue;
         }
         reader.read_words(name, &words, COMMAND_LINE, None, &mut open_included).map_err(ConfigError::Line)?;
     }
     let settings = reader.into_settings();
+    if let Some(words) = local_cluster {
+        mode = local_cluster_mode(&words, settings.port)?;
+    }
     if let Some(name) = name_of_two_commands(&settings) {
         return Err(ConfigError::TwoCommands(name.to_owned()));
     }
@@ -170,11 +173,12 @@ fn mode_of_file(option: &[u8]) -> Option<fn(PathBuf) -> Mode> {
     }
 }
 
-/// What follows `--local-cluster`: how many nodes and, if wanted, the first port.
-fn local_cluster_mode(words: &[Vec<u8>]) -> Result<Mode, ConfigError> {
+/// What follows `--local-cluster`: how many nodes and, if wanted, the first port; a `port` that is set does as well.
+fn local_cluster_mode(words: &[Vec<u8>], port: u16) -> Result<Mode, ConfigError> {
+    let usual_first = if port == Settings::default().port { FIRST_PORT } else { port };
     let number = |word: &Vec<u8>| std::str::from_utf8(word).ok()?.parse::<u16>().ok();
     let (nodes, first_port) = match words {
-        [nodes] => (number(nodes), Some(FIRST_PORT)),
+        [nodes] => (number(nodes), Some(usual_first)),
         [nodes, port] => (number(nodes), number(port)),
         _ => (None, None),
     };
@@ -301,7 +305,7 @@ pub(crate) fn help_text() -> String {
          \x20      discnt-server --help | --version\n\n\
          Starts a node of a counter cluster. Settings are read from CONFIG-FILE (- for standard\n\
          input); options count as lines added at its end. The shipped discnt.conf explains them.\n\
-         --local-cluster starts joined nodes on this machine, on ports from 7711 on, to try out.\n\n\
+         --local-cluster starts joined nodes on this machine, on ports from 7711 (or --port) on, to try out.\n\n\
          --check says what counters a directory or a file holds and whether they are whole, --repair\n\
          saves what can be saved of a directory that a start refuses, --import reads a dump.ddb of\n\
          the original into a data directory that has no counters yet.\n\n\
@@ -468,6 +472,8 @@ mod tests {
         let expected = |nodes, first_port| Ok(Mode::LocalCluster { nodes, first_port });
         assert_eq!(mode(&["--local-cluster", "3", "--loglevel", "debug"]), expected(3, 7711));
         assert_eq!(mode(&["--local-cluster", "16", "55520"]), expected(16, 55_520));
+        assert_eq!(mode(&["--local-cluster", "3", "--port", "8000"]), expected(3, 8_000));
+        assert_eq!(mode(&["--port", "8000", "--local-cluster", "3", "9000"]), expected(3, 9_000));
         for wrong in [&["3", "x"][..], &["0"], &["17"], &[], &["1", "0"], &["2", "55535"], &["1", "2", "3"]] {
             let message = mode(&[&["--local-cluster"], wrong].concat()).unwrap_err();
             assert!(message.contains("a number of nodes from 1 to 16"), "{message}");

@@ -286,5 +286,6 @@ pub fn place_of(world: &World<'_>, host: usize) -> Place {
     let process = world.hosts[host].process.as_deref().expect("only running nodes have a place");
     let life = world.hosts[host].life + world.hosts[host].resets;
     let (id, epoch, is_alone) = (process.id(), process.reset_epoch(), process.members().len() == 1);
-    Place { host, life, id, epoch, now: world.now, is_alone, is_acquainted: process.is_acquainted() }
+    let is_acquainted = process.is_acquainted() && !world.hosts[host].has_left;
+    Place { host, life, id, epoch, now: world.now, is_alone, is_acquainted }
 }

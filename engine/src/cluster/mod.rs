@@ -533,8 +533,7 @@ impl Cluster {
     fn refresh_view(&mut self) {
         let now = self.now.monotonic;
         let stats = |member: MemberIndex| self.link_stats(member);
-        let is_complete = self.recovery.is_none();
-        let view = self.members.view((now, self.timeout), self.traffic, is_complete, stats);
+        let view = self.members.view((now, self.timeout), self.traffic, stats);
         self.node.set_cluster_view(view);
     }
 

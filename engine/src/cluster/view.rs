@@ -117,9 +117,6 @@ pub struct ClusterView {
     pub traffic: Traffic,
     /// CLUSTER MEETs that were given up.
     pub meets_failed: u64,
-    /// Whether all members' shards are known here as far as those members have published them. The thread that owns the
-    /// cluster says so; a node alone knows everything.
-    pub is_complete: bool,
 }
 
 /// One node as HELLO lists it.
@@ -149,17 +146,12 @@ impl ClusterView {
             has_link: true,
         };
         let nodes = vec![MemberView { line, bus_port, failure_reports: 0, stats: None }];
-        ClusterView { nodes, traffic: Traffic::default(), meets_failed: 0, is_complete: true }
+        ClusterView { nodes, traffic: Traffic::default(), meets_failed: 0 }
     }
 
     /// The node with that id, handshakes included.
     pub fn find(&self, id: NodeId) -> Option<&MemberView> {
         self.nodes.iter().find(|node| node.line.id == id)
-    }
-
-    /// What GET ... STATE says: everything is known, and nobody is suspected.
-    pub fn is_consistent(&self) -> bool {
-        self.is_complete && !self.nodes.iter().any(|node| is_missing(node.line.role))
     }
 
     /// The reply of CLUSTER NODES.
@@ -200,13 +192,6 @@ impl ClusterView {
                 Role::Member(MemberState::Alive) | Role::Handshake | Role::Myself => 1,
             },
         })
-    }
-}
-
-fn is_missing(role: Role) -> bool {
-    match role {
-        Role::Myself | Role::Handshake | Role::Member(MemberState::Alive) => false,
-        Role::Member(MemberState::Suspect | MemberState::Down) => true,
     }
 }
 
@@ -253,7 +238,6 @@ mod tests {
             "cluster_state:ok\r\ncluster_known_nodes:1\r\ncluster_reachable_nodes:0\r\ncluster_size:1\r\n\
              cluster_stats_messages_sent:0\r\ncluster_stats_messages_received:0\r\n"
         );
-        assert!(view.is_consistent());
     }
 
     #[test]
@@ -285,17 +269,5 @@ mod tests {
         let priorities: Vec<u8> = view.hello().map(|row| row.priority).collect();
         assert_eq!(priorities, [1, 1, 5, 10, 100, 5]);
         assert_eq!(view.hello().next().unwrap().ip, "");
-    }
-
-    #[test]
-    fn a_suspected_member_or_a_gap_makes_the_state_inconsistent() {
-        let mut view = ClusterView::alone(id(1), None, 7000, 17000);
-        view.nodes.push(node(2, Role::Member(MemberState::Alive), false));
-        assert!(view.is_consistent());
-        view.is_complete = false;
-        assert!(!view.is_consistent());
-        view.is_complete = true;
-        view.nodes.push(node(3, Role::Member(MemberState::Suspect), true));
-        assert!(!view.is_consistent());
     }
 }

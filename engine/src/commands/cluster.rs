@@ -160,16 +160,18 @@ fn meet(ctx: &mut Context<'_>) -> Result<Outcome, ClientError> {
     }
     let (host, port) = (ctx.request.arg(2), ctx.request.arg(3));
     let invalid = || invalid_node_address(host, port);
-    let read_port = |position| {
-        let text = ctx.request.arg(position);
-        let port = parse_integer(text)
-            .ok_or_else(|| ClientError::quoting("ERR Invalid TCP port specified: ", text, ""))?;
-        u16::try_from(port).ok().filter(|&port| port > 0).ok_or_else(invalid)
-    };
-    let port = read_port(3)?;
+    let as_port = |number: i64| u16::try_from(number).ok().filter(|&port| port > 0);
+    let number = parse_integer(port)
+        .ok_or_else(|| ClientError::quoting("ERR Invalid TCP port specified: ", port, ""))?;
+    let port = as_port(number).ok_or_else(invalid)?;
     let bus_port = match ctx.request.len() {
         4 => port.checked_add(BUS_PORT_OFFSET).ok_or_else(invalid)?,
-        _ => read_port(4)?,
+        _ => {
+            let text = ctx.request.arg(4);
+            parse_integer(text)
+                .and_then(as_port)
+                .ok_or_else(|| ClientError::quoting("ERR Invalid bus port specified: ", text, ""))?
+        }
     };
     let host = std::str::from_utf8(host).map_err(|_| invalid())?;
     if let Ok(ip) = host.parse::<IpAddr>() {

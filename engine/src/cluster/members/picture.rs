@@ -34,12 +34,11 @@ impl Members {
         &self,
         (now, timeout): (Micros, Micros),
         traffic: Traffic,
-        is_complete: bool,
         stats: impl Fn(MemberIndex) -> Option<LinkStats>,
     ) -> ClusterView {
         let own = self.own();
         let mut view = ClusterView::alone(own.id, own.ip, own.port, own.bus_port);
-        (view.traffic, view.is_complete, view.meets_failed) = (traffic, is_complete, self.meets_failed);
+        (view.traffic, view.meets_failed) = (traffic, self.meets_failed);
         view.nodes.extend(self.peers().map(|(index, announced)| MemberView {
             line: self.line(index, now, timeout),
             bus_port: announced.bus_port,

@@ -706,6 +706,30 @@ fn who_joins_again_gets_back_what_any_member_knows_and_not_just_the_one_it_meets
 }
 
 #[test]
+fn a_newcomer_is_not_consistent_before_it_has_everything_of_everybody() {
+    let mut world = World::joined(2);
+    (0..20_000).for_each(|n| drop(world.ask(0, &format!("INCRBY k{n} 5"))));
+    world.run(Micros::from_secs(3));
+    world.add();
+    world.ask(2, "CONFIG SET cluster-node-timeout 60000");
+    assert_eq!(world.ask(2, "GET k19999 STATE"), "*2|$1|0|$10|CONSISTENT|", "it is alone");
+    world.meet(2, 1);
+    let (mut early, mut is_over) = (0, false);
+    for _ in 0..3_000 {
+        world.run(Micros::from_millis(1));
+        let all: Vec<String> = [0, 7, 19_999].map(|n| world.ask(2, &format!("GET k{n} STATE"))).into();
+        is_over = all.iter().all(|answer| answer == "*2|$1|5|$10|CONSISTENT|");
+        if is_over {
+            break;
+        }
+        let has_joined = world.hosts[2].cluster.members.peers().count() > 0;
+        assert!(!has_joined || all.iter().all(|answer| answer.contains("INCONSISTENT")), "{all:?}");
+        early += u64::from(has_joined);
+    }
+    assert!(is_over && early > 0, "after {early} ms");
+}
+
+#[test]
 fn a_stranger_at_the_address_of_a_member_becomes_none() {
     let mut world = World::joined(3);
     world.ask(0, "INCRBY a 7");
