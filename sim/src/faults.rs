@@ -216,7 +216,7 @@ impl Faults {
     }
 
     fn join(&mut self, stage: &mut Stage<'_>) {
-        let answering = |host: &usize| stage.world.hosts[*host].is_answering();
+        let answering = |host: &usize| stage.world.hosts[*host].is_serving();
         let known: Vec<usize> = (0..stage.plan.hosts).filter(answering).collect();
         let new = (0..stage.plan.hosts).find(|&host| stage.world.hosts[host].life == 0);
         if let (Some(new), false) = (new, known.is_empty()) {
@@ -236,7 +236,12 @@ impl Faults {
             && self.living(stage) > 2;
         if is_fit {
             let place = place_of(&stage.world, host);
-            self.zombies.push(host);
+            if stage.world.hosts[host].has_left {
+                // It comes back under another id.
+                self.to_forget.push(place.id);
+            } else {
+                self.zombies.push(host);
+            }
             note_loss(stage, host, false, Crash::ForGood);
             self.forget(stage, place.id);
         }
@@ -253,9 +258,7 @@ impl Faults {
         }
         note_lost_estates(stage, host);
         note_loss(stage, host, false, Crash::Sudden);
-        request(stage, host, ClusterRequest::Reset { hard: false }).expect("CLUSTER RESET is never refused");
-        let target = &mut stage.world.hosts[host];
-        (target.resets, target.has_left) = (target.resets + 1, true);
+        begin_anew(stage, host, false);
         self.acquainted.retain(|(who, _)| *who != place.id);
         self.mend_later(stage, 8_000_000, Mend::Return(host));
     }
@@ -336,7 +339,7 @@ impl Faults {
             note_lost_estates(stage, host);
             note_loss(stage, host, false, Crash::ForGood);
             let hard = place.id.0[0].is_multiple_of(2);
-            request(stage, host, ClusterRequest::Reset { hard }).expect("CLUSTER RESET is never refused");
+            begin_anew(stage, host, hard);
             self.to_forget.push(place.id);
         }
         self.note_acquainted(stage);
@@ -414,6 +417,13 @@ fn mend_paths(stage: &mut Stage<'_>, paths: &[(usize, usize)]) {
 fn request(stage: &mut Stage<'_>, host: usize, request: ClusterRequest) -> Result<(), String> {
     stage.world.trace.note(stage.world.now, || format!("n{host} is asked: {request:?}"));
     stage.world.drive(host, |process, now| process.request(request, now))
+}
+
+/// CLUSTER RESET.
+fn begin_anew(stage: &mut Stage<'_>, host: usize, hard: bool) {
+    request(stage, host, ClusterRequest::Reset { hard }).expect("CLUSTER RESET is never refused");
+    let target = &mut stage.world.hosts[host];
+    (target.resets, target.has_left) = (target.resets + 1, true);
 }
 
 fn meet(stage: &mut Stage<'_>, host: usize, other: usize) {

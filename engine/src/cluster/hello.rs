@@ -172,7 +172,6 @@ impl Cluster {
             self.send_reset(id);
         }
         self.send_heartbeat(id);
-        self.node.shell.info(&format!("link to node {} is up", self.name_of(member)));
     }
 
     pub(super) fn name_of(&self, member: MemberIndex) -> String {
@@ -215,7 +214,11 @@ impl Cluster {
         }
         if let Some(link) = self.links.get_mut(&id) {
             link.indices = indices;
-            link.ids = frame.indices;
+            let known = std::mem::replace(&mut link.ids, frame.indices);
+            // Not sooner: who is refused has had the peer's Hello as well.
+            if let Some(member) = link.member().filter(|_| known.is_empty()) {
+                self.node.shell.info(&format!("link to node {} is up", self.name_of(member)));
+            }
         }
         Ok(())
     }
@@ -345,7 +348,10 @@ impl Cluster {
                     let as_of = self.peers.get(&member).map_or(Micros(0), |peer| peer.as_of);
                     self.node.keyspace.horizons.follow_at_most(member, as_of + HEARTBEAT);
                     self.members.unlinked(member, now);
-                    self.node.shell.info(&format!("link to node {} is down: {reason}", self.name_of(member)));
+                    if !link.ids.is_empty() {
+                        let text = format!("link to node {} is down: {reason}", self.name_of(member));
+                        self.node.shell.info(&text);
+                    }
                 }
             }
         }
