@@ -261,6 +261,46 @@ def across_a_partial_partition_counts_are_seen_through_the_third_node(stage, _op
     return cut_and_heal(stage, [(0, 1), (1, 0)], meanwhile)
 
 
+def a_member_is_shown_at_the_address_that_it_has_now(stage, _options):
+    with Network(4) as network:
+        nodes = [
+            stage.node(host=host, namespace=name).start()
+            for host, name in zip(network.hosts[:3], network.names)
+        ]
+        try:
+            stage.join(nodes)
+            moved, expected = nodes[1], {}
+            add_everywhere(stage, nodes, expected, ["moved"], 100)
+            await_totals(nodes, expected)
+            others, own_id, port = [nodes[0], nodes[2]], moved.id(), moved.port
+
+            def restart(host, namespace, *options):
+                moved.kill()
+                moved.host, moved.namespace, moved.options = host, namespace, list(options)
+                moved.start()
+
+            def await_address(ip):
+                def seen():
+                    return [node.members()[own_id] for node in others]
+
+                wait_until(
+                    lambda: all(words[1] == f"{ip}:{port}" and words[-1] == "connected" for words in seen()),
+                    10.0,
+                    lambda: f"{ip} is what the others show: {seen()}",
+                )
+
+            restart(network.hosts[3], network.names[3])
+            await_address(network.hosts[3])
+            restart(network.hosts[3], network.names[3], "--cluster-announce-ip", "192.0.2.7")
+            await_address("192.0.2.7")
+            restart(network.hosts[3], network.names[3])
+            await_address(network.hosts[3])
+            add_everywhere(stage, nodes, expected, ["moved"], 100)
+            await_totals(nodes, expected)
+        finally:
+            stage.end()
+
+
 # Each has the machine for itself: they keep it busy, or look at moments.
 ALONE = [
     seven_nodes_in_trouble_lose_and_double_nothing,
@@ -275,6 +315,7 @@ TOGETHER = [
     of_two_concurrent_sets_one_wins_everywhere,
     a_cut_in_one_direction_heals_to_exact_totals,
     across_a_partial_partition_counts_are_seen_through_the_third_node,
+    a_member_is_shown_at_the_address_that_it_has_now,
     *cluster_care.CLAIMS,
     *cluster_defects.CLAIMS,
 ]
