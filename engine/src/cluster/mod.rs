@@ -566,7 +566,11 @@ impl Cluster {
         self.node.flush();
         self.publisher.clear();
         self.publisher.stream.restart_at(Seq::ZERO);
-        self.node.kept.lock().facts.applied.clear();
+        {
+            let mut kept = self.node.kept.lock();
+            kept.facts.applied.clear();
+            kept.ahead.clear();
+        }
         // The name of a node that was removed is spent: what is left of that one must not be taken for this one's.
         let id = (hard || self.members.is_removed()).then(|| self.members.made_up_id());
         let incarnation = (self.now.unix.secs() as u32).max(self.members.own().incarnation + 1);

@@ -69,13 +69,13 @@ impl Cluster {
         self.late.insert(member, self.members.incarnation(member));
     }
 
-    /// Visits all own shards that are not zero, in units of 10^-17.
+    /// Visits all own shards of which something is known here, in units of 10^-17: they are not zero, or were published as that.
     pub(super) fn walk_own(&self, visit: impl Fn(i128, &mut Full)) {
         let mut cursor = 0;
         loop {
             cursor = self.node.keyspace.walk_all(cursor, 4_096, |_, counter| {
                 let own = counter.own();
-                if !own.is_zero() {
+                if !own.is_zero() || counter.full().is_some_and(|full| full.seq != Seq::ZERO) {
                     visit(own.units(), counter.make_full());
                 }
             });

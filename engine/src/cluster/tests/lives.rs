@@ -706,6 +706,36 @@ fn who_joins_again_gets_back_what_any_member_knows_and_not_just_the_one_it_meets
 }
 
 #[test]
+fn what_a_node_has_published_as_zero_since_it_came_back_does_not_hide_what_it_had_counted() {
+    for has_a_disk in [false, true] {
+        let mut world = World::joined(3);
+        world.ask(2, "INCRBY a 3");
+        world.run(Micros::from_secs(3));
+        world.ask(0, "SET a 100");
+        world.run(Micros::from_secs(3));
+        world.ask(2, "INCRBY a 7");
+        world.run(Micros::from_secs(5));
+        if has_a_disk {
+            let disk = world.disk(2);
+            world.restart_with(2, &disk);
+            world.run(Micros::from_secs(5));
+        }
+        // Two have left, and find each other first: neither can give back anything.
+        [1, 2].iter().for_each(|&host| reset(&mut world, host, false));
+        world.apart.extend([[0, 1], [0, 2]]);
+        world.meet(2, 1);
+        world.run(Micros::from_secs(5));
+        // By the other one it hears of the SET, and publishes that it has counted nothing in its generation.
+        world.apart.remove(&[0, 1]);
+        world.run(Micros::from_secs(5));
+        assert_eq!(world.ask(2, "GET a"), "100");
+        world.apart.clear();
+        world.run(Micros::from_secs(10));
+        world.agree("GET a", "107");
+    }
+}
+
+#[test]
 fn a_newcomer_is_not_consistent_before_it_has_everything_of_everybody() {
     let mut world = World::joined(2);
     (0..20_000).for_each(|n| drop(world.ask(0, &format!("INCRBY k{n} 5"))));
