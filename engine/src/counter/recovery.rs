@@ -234,9 +234,10 @@ impl Full {
     }
 
     /// The same when the copies that peers hold are from before a CLUSTER RESET: all of the own shard came after them, unless
-    /// something of it was published.
+    /// something of it was published, or has come back from a peer that was asked before.
     pub(crate) fn begin_recovery_after_reset(&mut self, own: i128) {
-        if self.seq != Seq::ZERO {
+        let has_come_back = self.since_start.as_ref().is_some_and(|start| start.base.seq != Seq::ZERO);
+        if self.seq != Seq::ZERO || has_come_back {
             return;
         }
         self.join_since_start();

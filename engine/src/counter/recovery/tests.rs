@@ -413,3 +413,19 @@ fn what_was_published_is_better_than_what_a_set_took_it_for() {
     assert!(!counter.recover(copy(Generation::ZERO, seq(1, 3), 11), Counter::NO_LIFE, NOW), "once");
     assert_eq!(own(&counter), "10");
 }
+
+#[test]
+fn what_one_peer_has_given_back_after_a_reset_is_not_new_when_the_next_is_asked() {
+    const LIFE: u32 = 10;
+    let mut counter = Counter::new(b"a", PrecisionId(0));
+    let kept = || copy(Generation::ZERO, seq(5, 60), 1_001);
+    counter.make_full().begin_recovery_after_reset(0);
+    assert!(counter.recover(kept(), LIFE, NOW));
+    add(&mut counter, 7);
+    let units = counter.own().units();
+    counter.make_full().begin_recovery_after_reset(units);
+    assert!(!counter.recover(kept(), LIFE, NOW));
+    assert_eq!(own(&counter), "1008");
+    assert!(counter.recover(copy(Generation::ZERO, seq(5, 61), 1_002), LIFE, NOW));
+    assert_eq!(own(&counter), "1009");
+}
