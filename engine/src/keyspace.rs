@@ -204,15 +204,17 @@ impl Keyspace {
         self.with(name, |counter| counter.total(now, &self.horizons))
     }
 
+    /// The moment of which GET BOUND can speak, if there is one.
+    pub(crate) fn moment_known(&self, now: Micros) -> Option<Micros> {
+        if self.is_recovering() { None } else { self.horizons.moment_known(now) }
+    }
+
     /// A value of the counter with what is known of its error.
     pub(crate) fn bound(&self, name: &[u8], now: Micros) -> Bounded {
         let place = self.place(name);
         // The moment is looked up under the lock: what it needs is not forgotten before that.
         let stripe = self.lock(place.stripe);
-        let moment = match self.is_recovering() {
-            true => None,
-            false => self.horizons.moment_known(now),
-        };
+        let moment = self.moment_known(now);
         let counter = stripe.find(place.hash, name).and_then(|index| stripe.counters.get(index));
         let Some(moment) = moment else {
             let value = counter.map(|counter| counter.total(now, &self.horizons)).unwrap_or_default();

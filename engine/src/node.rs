@@ -263,11 +263,10 @@ impl Node {
     }
 
     /// Whether everything of every member is known as it was within the node timeout, directly or through others, and all that this
-    /// node itself has counted is back.
+    /// node itself has counted is back: GET BOUND claims something, and nothing older.
     pub fn is_consistent(&self, now: Micros) -> bool {
         let timeout = Micros::from_millis(self.settings.read().cluster_node_timeout_ms);
-        let oldest = self.keyspace.horizons.oldest_as_of(now);
-        !self.keyspace.is_recovering() && oldest.is_some_and(|oldest| now.since(oldest) <= timeout)
+        self.keyspace.moment_known(now).is_some_and(|moment| now.since(moment) <= timeout)
     }
 
     /// Whether a further counter may be made under `maxmemory`.

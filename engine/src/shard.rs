@@ -127,14 +127,6 @@ impl Horizons {
     pub(crate) fn as_of(&self, member: MemberIndex) -> Option<Micros> {
         Some(self.as_of[usize::from(member.0)].load(Ordering::Relaxed)).filter(|&at| at != NOBODY).map(Micros)
     }
-
-    /// The moment as of which everything that is known of others holds: now, if there are none. `None`: of some member nothing is
-    /// known yet.
-    pub(crate) fn oldest_as_of(&self, now: Micros) -> Option<Micros> {
-        Some(self.oldest.load(Ordering::Acquire))
-            .filter(|&oldest| oldest != 0)
-            .map(|oldest| Micros(oldest).min(now))
-    }
 }
 
 /// What joining new knowledge with old came to.

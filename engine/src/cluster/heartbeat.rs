@@ -106,7 +106,6 @@ impl Cluster {
         self.node.keyspace.horizons.follow(member, now + FOLLOW);
         let as_of = |age: Micros| clock.earliest(heartbeat.stamp, age);
         if heartbeat.is_complete && is_same_epoch {
-            self.note_as_of(member, heartbeat.sent, as_of(heartbeat.as_of_age));
             let has_all = |peer: &&mut Peer| heartbeat.is_vouching() && peer.stream.head() >= heartbeat.sent;
             if let Some(peer) = self.peers.get_mut(&member).filter(has_all) {
                 peer.whole_life = peer.whole_life.max(heartbeat.sent.incarnation);
@@ -162,6 +161,10 @@ impl Cluster {
                 }
             }
         }
+        // Not before it is known whose counts there are here and not there.
+        if heartbeat.is_complete && is_same_epoch {
+            self.note_as_of(member, heartbeat.sent, as_of(heartbeat.as_of_age));
+        }
         if must_echo {
             self.send_heartbeat(id);
         }
@@ -185,6 +188,12 @@ impl Cluster {
         // Of one that is buried, whatever is later it has counted since, alone.
         if is_left && has_some && !self.buried.contains_key(&about) {
             self.open_estate(about);
+            let last_held = self.peers.get(&about).map_or(Seq::ZERO, Peer::last_held);
+            let is_same_epoch = self.links.get(&id).is_some_and(|link| link.is_same_epoch);
+            if is_same_epoch && digest.applied.max(digest.ahead) > last_held {
+                // Who has joined since it was removed knows nothing of it yet, and claims nothing before it does.
+                self.node.keyspace.horizons.add(about);
+            }
         }
         Some(about)
     }

@@ -558,6 +558,8 @@ impl Cluster {
 
     /// CLUSTER RESET: alone again, without counters.
     fn reset(&mut self, hard: bool) -> TaskResult {
+        // Until nothing of the members is left, nothing is claimed of counters that are going away.
+        self.node.keyspace.set_recovering(true);
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         links.into_iter().for_each(|id| self.close(id, "CLUSTER RESET"));
         self.node.keyspace.horizons.clear();
@@ -583,9 +585,9 @@ impl Cluster {
         (self.has_lived, self.is_blank) = (id.is_none(), false);
         self.estate = None;
         self.buried.clear();
-        self.node.keyspace.set_recovering(false);
         self.save_nodes();
         self.refresh_view();
+        self.node.keyspace.set_recovering(false);
         TaskResult::Ok
     }
 

@@ -14,6 +14,7 @@ use crate::generation::{Record, Stated};
 use crate::ids::{Generation, MemberIndex, Seq};
 use crate::keyspace::{Cause, Handle, HandleSet, NoRoom};
 use crate::shard::{Basis, Merged, Moving, PeerShard};
+use crate::takeover::TakenOver;
 use crate::time::Micros;
 use crate::value::Value;
 
@@ -317,6 +318,12 @@ impl Cluster {
                 _ => {}
             }
             let taken = update.taken_over.clone();
+            let is_here =
+                |taken: &TakenOver| counter.full().is_some_and(|full| full.peer(taken.member).is_some());
+            if taken.iter().any(is_here) {
+                // What goes away with that is remembered nowhere.
+                horizons.forget_past(now);
+            }
             let shard = PeerShard::new(origin, update.seq, update.value, update.decimals, moving, taken);
             let shard = shard.after(update.excursion);
             let merged = match vouched {

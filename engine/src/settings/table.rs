@@ -420,8 +420,11 @@ pub static SETTINGS: &[SettingSpec] = &[
         get: |s| text(&s.cluster_announce_ip),
         set: |s, given| {
             let ip = given.text()?;
-            if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
-                return Err(SettingError::Refused("cluster-announce-ip must be an IP address, or empty"));
+            let is_usable = |ip: IpAddr| !ip.is_unspecified() && !ip.is_multicast();
+            if !ip.is_empty() && !ip.parse().is_ok_and(is_usable) {
+                return Err(SettingError::Refused(
+                    "cluster-announce-ip must be the IP address of a machine, or empty",
+                ));
             }
             put(&mut s.cluster_announce_ip, Ok(ip))
         },

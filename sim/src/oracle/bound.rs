@@ -16,6 +16,7 @@ use crate::process::CounterState;
 use engine::NodeId;
 use engine::time::Micros;
 use engine::value::Value;
+use std::collections::BTreeSet;
 
 /// What GET BOUND answered.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,9 @@ impl Oracle {
         self.look(place, counter, state);
         let moment = place.now.since(claim.age);
         let (from, until) = (moment.since(slack(claim.age)), moment + slack(claim.age));
+        // What a removed node has counted is with its heir, or waits for one; also for whoever has joined since.
+        let has_joined = members.len() > 1 && !self.forgotten.contains(&place.id);
+        let removed = if has_joined { self.forgotten.clone() } else { BTreeSet::new() };
         let ledger = self.ledger(place, counter);
         let floor = ledger.floor_of_reader(place.id);
         let generation = state.generation.or(floor);
@@ -57,7 +61,10 @@ impl Oracle {
             let Some(author) = ledger.authors.get(&id) else { return base(id) - base(id) };
             let part = author.or_estimated(author.between(from, to), ledger.seen(id, generation));
             let counts = part - base(id);
-            let is_known = id == place.id || members.contains(&id) || state.peers.contains_key(&id);
+            let is_known = id == place.id
+                || members.contains(&id)
+                || removed.contains(&id)
+                || state.peers.contains_key(&id);
             if is_known { counts } else { counts.hull(Range::ZERO) }
         };
         let truth = ledger.expected_from(generation, |id| counts(id, until.max(set_at)));

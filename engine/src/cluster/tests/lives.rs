@@ -735,6 +735,53 @@ fn what_a_node_has_published_as_zero_since_it_came_back_does_not_hide_what_it_ha
     }
 }
 
+/// What GET BOUND answers: value, bound, age in milliseconds.
+fn bound(world: &mut World, host: usize, name: &str) -> (f64, f64, u64) {
+    let answer = world.ask(host, &format!("GET {name} BOUND"));
+    let mut words = answer.split('|').filter(|word| !word.starts_with(['$', '*']));
+    let mut number = || words.next().unwrap().trim_start_matches(':').parse::<f64>().unwrap();
+    (number(), number(), number() as u64)
+}
+
+#[test]
+fn around_a_removal_nothing_wrong_is_claimed_by_members_or_newcomers() {
+    for is_counting in [false, true] {
+        let mut world = World::joined(4);
+        // What the removed one has counted goes the other way, so that it can't hide within what is counted meanwhile.
+        (0..4).for_each(|host| drop(world.ask(host, &format!("INCRBY a {}", [100, 100, 100, -100][host]))));
+        world.run(Micros::from_secs(5));
+        world.away.insert(3);
+        world.kill(3);
+        // Soon after that the members send heartbeats, and the newcomer later.
+        world.run(Micros::from_millis(1_150));
+        world.forget(&[1], 3);
+        world.add();
+        world.meet(4, 1);
+        let (mut truths, mut claims) = (vec![(Micros(0), 200.0)], 0);
+        for ms in 0..1_500 {
+            world.run(Micros::from_millis(1));
+            if is_counting && ms % 10 == 0 {
+                world.ask(0, "INCRBY a 1000000");
+                truths.push((world.now, 200.0 + 1_000_000.0 * truths.len() as f64));
+            }
+            for host in [0, 1, 2, 4] {
+                let (value, bound, age) = bound(&mut world, host, "a");
+                let moment = world.now.since(Micros::from_millis(age));
+                let truth = truths.iter().rfind(|(since, _)| *since <= moment).unwrap().1;
+                let is_alone = world.hosts[host].cluster.members.peers().count() == 0;
+                let what =
+                    format!("host {host} after {ms} ms: {value} +-{bound} as of {age} ms ago, not {truth}");
+                assert!((value - truth).abs() <= bound || is_alone, "{what}");
+                claims += u64::from(bound < 1e19 && host == 4 && !is_alone);
+                if !is_counting && !is_alone && world.ask(host, "GET a STATE").contains("|CONSISTENT") {
+                    assert!(value == truth, "CONSISTENT {what}");
+                }
+            }
+        }
+        assert!(claims > 500, "{claims}");
+    }
+}
+
 #[test]
 fn a_newcomer_is_not_consistent_before_it_has_everything_of_everybody() {
     let mut world = World::joined(2);
