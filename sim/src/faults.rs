@@ -216,8 +216,8 @@ impl Faults {
     }
 
     fn join(&mut self, stage: &mut Stage<'_>) {
-        let answering = |host: &usize| stage.world.hosts[*host].is_serving();
-        let known: Vec<usize> = (0..stage.plan.hosts).filter(answering).collect();
+        let serving = |host: &usize| stage.world.hosts[*host].is_serving();
+        let known: Vec<usize> = (0..stage.plan.hosts).filter(serving).collect();
         let new = (0..stage.plan.hosts).find(|&host| stage.world.hosts[host].life == 0);
         if let (Some(new), false) = (new, known.is_empty()) {
             stage.world.start(new);
