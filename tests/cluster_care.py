@@ -3,6 +3,7 @@
 Claims of `cluster.py`.
 """
 
+import json
 import os
 import re
 import shutil
@@ -297,7 +298,45 @@ def one_command_shows_a_cluster(stage, _options):
     check(os.listdir(node.dir) == ["log"], f"it leaves nothing behind: {os.listdir(node.dir)}")
 
 
+def what_was_imported_for_nodes_that_never_come_is_everybodys(stage, _options):
+    dumps = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "engine/tests/fixtures/ddb")
+    with open(os.path.join(dumps, "three-nodes.json")) as file:
+        described = json.load(file)
+    own = described["own_node_id"]
+    others = {part["node"] for counter in described["counters"] for part in counter["shards"]} - {own}
+    expected = {counter["name"]: counter["total"] for counter in described["counters"] if counter["total"] != "0"}
+    # In the nodes file is one of them, the other has been forgotten there before.
+    for known in (set(), {max(others)}, others):
+        old, new = stage.node(), stage.node()
+        shutil.copy(os.path.join(dumps, "three-nodes.ddb"), os.path.join(old.dir, "dump.ddb"))
+        with open(os.path.join(old.dir, "nodes.conf"), "w") as file:
+            file.write(f"{own} :{old.port} myself 0 0 connected\n")
+            file.writelines(f"{id} 127.0.0.1:{free_port()} noflags 0 0 connected\n" for id in known)
+        old.start(), new.start()
+        new.call("CLUSTER", "MEET", old.host, old.port)
+        names = sorted(expected)
+
+        def is_everywhere():
+            reads = [[float(value) for value in totals(node, names)] for node in (old, new)]
+            return reads == [[float(expected[name]) for name in names]] * 2
+
+        def is_consistent(state):
+            return all(node.call("GET", names[0], "STATE")[1] == state for node in (old, new))
+
+        wait_until(is_everywhere, 10.0, lambda: f"both read {expected}: {[totals(node, names) for node in (old, new)]}")
+        for id in known:
+            old.call("CLUSTER", "FORGET", id)
+        wait_until(lambda: is_consistent("CONSISTENT"), 10.0, "CONSISTENT, with nobody missing")
+        check(is_everywhere(), "the counts outlive the removal")
+        old.kill()
+        old.start()
+        wait_until(lambda: old.is_linked_to(1) and is_consistent("CONSISTENT"), 10.0, "they are linked again")
+        check(is_everywhere(), "and a restart")
+        old.kill(), new.kill()
+
+
 CLAIMS = [
+    what_was_imported_for_nodes_that_never_come_is_everybodys,
     a_cluster_is_made_and_described_by_the_commands_of_old,
     a_directory_serves_one_process_and_a_copy_of_it_is_refused,
     a_node_that_comes_back_on_another_port_is_found,

@@ -438,7 +438,7 @@ impl Sink for Loader<'_> {
 }
 
 /// A shard of that member stands on disk.
-fn note_ahead(ahead: &mut BTreeMap<MemberIndex, Seq>, member: MemberIndex, seq: Seq) {
+pub(crate) fn note_ahead(ahead: &mut BTreeMap<MemberIndex, Seq>, member: MemberIndex, seq: Seq) {
     let known = ahead.entry(member).or_default();
     *known = seq.max(*known);
 }

@@ -1,12 +1,14 @@
 //! The counters of a dump of the original (`ddb`) become counters of this node.
 //!
 //! A part of the node itself becomes the own shard; a part of another node becomes a peer's shard, of before
-//! everything that such a node will ever publish, so that what it says itself takes its place. Without an identity
+//! everything that such a node will ever publish (`IMPORTED`), so that what it says itself takes its place. Until then, or for good if
+//! that node does not come, other members get it from here. Without an identity
 //! (no nodes file) it can't be told which part was the node's own, and all are counted as its own.
 //!
 //! A part whose line was moving when the dump was written stands where it was last seen: nobody knows how old the dump is.
 
 use crate::ddb::{self, DdbError, Dump, Part};
+use crate::durable::note_ahead;
 use crate::ids::{MemberIndex, NodeId, Seq};
 use crate::node::Node;
 use crate::precision::Precision;
@@ -16,6 +18,9 @@ use crate::time::Micros;
 use crate::value::{Total, Value};
 use std::collections::BTreeSet;
 use std::fmt;
+
+/// The number of parts of others in a dump. No node has incarnation 0.
+pub(crate) const IMPORTED: Seq = Seq { incarnation: 0, n: 1 };
 
 /// What was in a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +140,8 @@ impl Node {
         } else {
             (part.value, Some(Moving::unanchored(0.0, precision.unwrap_or(Value::MAX).units())))
         };
-        Ok(PeerShard::new(member, Seq::ZERO, value, value.decimals(), moving, Vec::new()))
+        note_ahead(&mut self.kept.lock().ahead, member, IMPORTED);
+        Ok(PeerShard::new(member, IMPORTED, value, value.decimals(), moving, Vec::new()))
     }
 }
 

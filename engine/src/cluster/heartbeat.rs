@@ -6,6 +6,7 @@ use crate::cluster::members::Report;
 use crate::cluster::wire::{Decoded, Put, Reader};
 use crate::cluster::{Cluster, FOLLOW, LinkId, Peer, Planted, Relay};
 use crate::ids::{MemberIndex, Seq};
+use crate::import::IMPORTED;
 use crate::time::Micros;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -228,8 +229,7 @@ impl Cluster {
         let Some(peer) = self.peers.get_mut(&member) else { return };
         // One that has lost something in a crash has less than it had.
         peer.acknowledged = if heartbeat.is_complete { applied } else { peer.acknowledged.min(applied) };
-        let is_from_before =
-            [applied, held].iter().any(|seq| *seq != Seq::ZERO && seq.incarnation < self.life);
+        let is_from_before = [applied, held].iter().any(|seq| *seq > IMPORTED && seq.incarnation < self.life);
         if self.recovery.is_none()
             && is_from_before
             && self.links.get(&id).is_some_and(|link| link.is_same_epoch && !link.has_asked_for_own)
@@ -254,7 +254,7 @@ impl Cluster {
         let position = recovery.map_or(Seq::ZERO, |recovery| recovery.position);
         // While there is a link nobody gets our stream from others, so it has nothing that it has not handed back.
         let has_answered = self.links.get(&id).is_some_and(|link| link.has_handed_back);
-        if held <= position || has_answered {
+        if held <= position.max(IMPORTED) || has_answered {
             self.note_answer(member);
         } else if let Some(link) = self.links.get_mut(&id)
             && link.clock.is_known()

@@ -6,6 +6,7 @@ use crate::cluster::{Cluster, LinkId};
 use crate::counter::{Counter, Full};
 use crate::generation::Record;
 use crate::ids::{MemberIndex, Seq};
+use crate::import::IMPORTED;
 use crate::time::Micros;
 use std::collections::BTreeMap;
 
@@ -159,8 +160,7 @@ impl Cluster {
         let Some(&seen) = record.observed_of(MemberIndex::SELF) else { return };
         // Restating passes over what was observed in a generation before ours: the counter was removed in between.
         let is_before_ours = seen.generation < counter.stated().generation;
-        let is_lost =
-            is_blank && !is_before_ours && seen.seq != Seq::ZERO && seen.seq.incarnation < self.life;
+        let is_lost = is_blank && !is_before_ours && seen.seq > IMPORTED && seen.seq.incarnation < self.life;
         if !is_asking && is_lost {
             counter.make_full().begin_recovery(own, own);
         }

@@ -5,6 +5,7 @@ use super::since_start::{Seen, SinceStart};
 use super::{Counter, Full};
 use crate::generation::{Observed, Stated, Subtractions};
 use crate::ids::{Generation, MemberIndex, Seq};
+use crate::import::IMPORTED;
 use crate::prediction::Track;
 use crate::state::SinceBase;
 use crate::time::Micros;
@@ -33,7 +34,8 @@ impl Counter {
         let known =
             full.since_start.as_ref().map_or((full.seq, false), |start| (start.base.seq, start.is_estimate));
         let is_news = copy.seq > known.0 || copy.seq == known.0 && known.1;
-        if !is_news || copy.seq.incarnation >= life {
+        // What a dump had of us is less than our own dump has.
+        if !is_news || copy.seq.incarnation >= life || copy.seq == IMPORTED {
             return false;
         }
         full.begin_recovery(own, 0);
