@@ -1,6 +1,7 @@
 //! Clusters in one process, with links that deliver at once: the ordinary course of things. Faults are the simulator's.
 
 mod disks;
+mod leaving;
 mod lives;
 
 use super::*;
